@@ -1,0 +1,1 @@
+//! The waSCC actor that every model is linked with.

@@ -1,0 +1,1 @@
+//! model.toml and ONNX to a signed module.

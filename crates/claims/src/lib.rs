@@ -1,0 +1,1 @@
+//! Keys, signed claims and the only way to a verified module.

@@ -1,0 +1,2 @@
+//! The `graphlet` command.
+fn main() {}

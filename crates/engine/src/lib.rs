@@ -1,0 +1,1 @@
+//! wasmtime's configuration, compiled-code cache, limits and deadline.

@@ -1,0 +1,3 @@
+//! Actors, their instances, and the links between actors and capability providers.
+
+pub mod provider;

@@ -1,0 +1,1 @@
+//! Capability provider wascc:http_server.

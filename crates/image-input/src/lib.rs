@@ -1,0 +1,1 @@
+//! Image bytes to a normalised input tensor.

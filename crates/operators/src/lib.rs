@@ -1,0 +1,1 @@
+//! Hand-written SIMD kernels that compiled graphs call.

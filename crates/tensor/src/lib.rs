@@ -1,0 +1,1 @@
+//! Element types, shapes, tensor views, DLPack's DLTensor and the model block format.

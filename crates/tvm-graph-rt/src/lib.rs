@@ -1,0 +1,1 @@
+//! A graph runtime for TVM: Graph, GraphExecutor, SystemLibModule.

@@ -1,0 +1,1 @@
+//! The MessagePack messages between host and actor (waSCC's contract).
