@@ -1,1 +1,19 @@
-//! Element types, shapes, tensor views, DLPack's DLTensor and the model block format.
+//! Element types, shapes, tensors, DLPack's `DLTensor` and the model block format.
+//!
+//! The bottom of the house: values and formats only. Nothing here does I/O, and nothing here is
+//! unsafe; what comes from outside (a dtype string, a shape, a block) is checked and answered
+//! with a typed error.
+
+pub mod block;
+mod dlpack;
+mod dtype;
+mod shape;
+mod storage;
+mod tensors;
+
+pub use block::{Block, BlockBuilder, BlockError};
+pub use dlpack::{DLDevice, DLTensor};
+pub use dtype::{DType, ParseDTypeError, TypeCode};
+pub use shape::{MAX_RANK, Shape, ShapeError};
+pub use storage::{ALIGNMENT, Storage, StorageError};
+pub use tensors::{Element, Tensor, TensorError, TensorView};
