@@ -52,6 +52,9 @@ pub const PHASE_DONE: &str = "done";
 /// Response header in which an actor tells its host how a request went (`ok`, or the error's
 /// stable code); the host may count by it and drops it before the client sees it.
 pub const OUTCOME_HEADER: &str = "x-graphlet-outcome";
+/// Request header in which a host tells an actor the digest of its own module (`sha256:` and hex);
+/// the host sets it on every request, so that a client's own value never arrives.
+pub const DIGEST_HEADER: &str = "x-graphlet-digest";
 
 // Deepest message of the contract: struct, header map, value. The rest is room for fields that
 // newer peers add and we skip.
