@@ -1,1 +1,24 @@
-//! model.toml and ONNX to a signed module.
+//! `model.toml` and an ONNX file to a module that is ready to be signed.
+//!
+//! The steps, each a file here: the compiler package turns ONNX into `graph.json`,
+//! `graph.params` and `libgraph_wasm32.a` ([`compiler`]); the guest (an actor or a WASI command
+//! with the graph runtime and the kernels) is a static library that is built once and kept
+//! ([`guest`]); graph, weights, spec and labels become one data symbol ([`object`]); the linker
+//! joins the three ([`link`]). No Rust is compiled for a second model.
+
+mod build;
+pub mod compiler;
+mod error;
+pub mod guest;
+mod home;
+mod link;
+mod object;
+mod progress;
+mod toolchain;
+
+pub use build::{BuildOptions, Built, Card, build, read_spec};
+pub use error::BuildError;
+pub use guest::GuestKind;
+pub use home::Home;
+pub use progress::{Event, Progress, Silent};
+pub use toolchain::GuestToolchain;

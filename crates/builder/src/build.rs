@@ -1,0 +1,250 @@
+//! The whole build, step by step.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use model_spec::{ModelSpec, ParsedSpec, SimdLevel, parse, parse_labels};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tensor::block::BlockBuilder;
+use tvm_graph_rt::load_param_dict;
+use wasm_encoder::{CustomSection, Encode as _, Section as _};
+
+use crate::{
+    BuildError, Event, GuestKind, GuestToolchain, Home, Progress, compiler, guest, link, object,
+};
+
+/// Name of the custom section that tells people what a module holds.
+const CARD_SECTION: &str = "graphlet.model";
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct BuildOptions {
+    /// The `model.toml`.
+    pub spec: PathBuf,
+    /// Actor or WASI command.
+    pub kind: GuestKind,
+    /// Overrides the spec's SIMD level.
+    pub simd: Option<SimdLevel>,
+    /// A folder that keeps `graph.json`, `graph.params`, `graph.o`, `libgraph_wasm32.a` and
+    /// `report.json`.
+    pub artifacts: Option<PathBuf>,
+}
+
+/// A module, not signed yet.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The module's bytes: valid WebAssembly with the card, without claims.
+    pub module: Vec<u8>,
+    /// The spec it was built from.
+    pub spec: ModelSpec,
+    /// The card it carries.
+    pub card: Card,
+    /// The compiler's report: per node kernel, MACs, fallbacks, memory.
+    pub report: Value,
+}
+
+/// What a module says about itself, in the custom section `graphlet.model`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// The author's spec.
+    pub spec: ModelSpec,
+    /// Number of labels.
+    pub labels: usize,
+    /// Bytes by part.
+    pub sizes: Sizes,
+    /// What made it.
+    pub versions: Versions,
+}
+
+/// Bytes of a module's parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Weights, as the kernels read them.
+    pub params: usize,
+    /// The model block: graph, weights, spec and labels.
+    pub block: usize,
+    /// Largest sum of activations alive at once, planned.
+    pub activations: u64,
+}
+
+/// Versions of what made a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// This crate.
+    pub graphlet: String,
+    /// Apache TVM.
+    pub tvm: String,
+}
+
+/// Reads and validates a `model.toml`.
+///
+/// # Errors
+/// [`BuildError::Read`], or [`BuildError::Spec`] with every mistake.
+pub fn read_spec(path: &Path) -> Result<ParsedSpec, BuildError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| BuildError::Read { path: path.to_path_buf(), source })?;
+    parse(&text).map_err(|mistakes| BuildError::Spec { path: path.to_path_buf(), mistakes })
+}
+
+/// The ONNX file of a spec, which must be there.
+pub(crate) fn onnx_path(spec: &ModelSpec, at: &Path) -> Result<PathBuf, BuildError> {
+    let onnx = beside(at, &spec.model.onnx);
+    if onnx.is_file() {
+        return Ok(onnx);
+    }
+    Err(BuildError::NoOnnx { onnx, spec: at.to_path_buf() })
+}
+
+fn beside(spec: &Path, name: &str) -> PathBuf {
+    spec.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// Reads the labels that a spec names.
+fn read_labels(spec: &ModelSpec, at: &Path) -> Result<Vec<String>, BuildError> {
+    let path = beside(at, &spec.output.labels);
+    let bytes =
+        fs::read(&path).map_err(|source| BuildError::Read { path: path.clone(), source })?;
+    parse_labels(&bytes).map_err(|source| BuildError::Labels { path, source })
+}
+
+/// Builds a module: spec and ONNX checked, compiled, linked and validated. Nothing is written
+/// but caches and `artifacts`.
+///
+/// # Errors
+/// [`BuildError`]; see its variants.
+pub fn build(
+    home: &Home,
+    options: &BuildOptions,
+    progress: &mut dyn Progress,
+) -> Result<Built, BuildError> {
+    let ParsedSpec { mut spec, lines } = read_spec(&options.spec)?;
+    spec.compile.simd = options.simd.unwrap_or(spec.compile.simd);
+    let labels = read_labels(&spec, &options.spec)?;
+    let onnx = onnx_path(&spec, &options.spec)?;
+
+    let facts = step(progress, "reading the ONNX file", |_| compiler::facts(home, &onnx))?;
+    spec.check_against(&facts, Some(labels.len())).map_err(|mistakes| BuildError::Spec {
+        path: options.spec.clone(),
+        mistakes: lines.locate(mistakes),
+    })?;
+
+    let toolchain = GuestToolchain::find(options.kind)?;
+    let simd = spec.compile.simd;
+    let library = step(progress, "guest library (built once)", |_| {
+        guest::library(home, &toolchain, options.kind, simd)
+    })?;
+
+    let scratch = tempfile::tempdir()
+        .map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;
+    let report = compiler::compile(home, &spec, &onnx, simd, scratch.path(), progress)?;
+    let (module, card) = step(progress, "linking", |_| {
+        assemble(&toolchain, options.kind, &library, &spec, &labels, &report, scratch.path())
+    })?;
+    if let Some(folder) = &options.artifacts {
+        keep(scratch.path(), folder)?;
+    }
+    Ok(Built { module, spec, card, report })
+}
+
+fn step<T>(
+    progress: &mut dyn Progress,
+    name: &str,
+    work: impl FnOnce(&mut dyn Progress) -> Result<T, BuildError>,
+) -> Result<T, BuildError> {
+    progress.event(Event::Phase { name: name.to_owned() });
+    let begun = Instant::now();
+    let done = work(progress)?;
+    progress.event(Event::Done { name: name.to_owned(), took: begun.elapsed() });
+    Ok(done)
+}
+
+/// Joins what the compiler left in `folder` with the guest, and adds the card.
+fn assemble(
+    toolchain: &GuestToolchain,
+    kind: GuestKind,
+    library: &Path,
+    spec: &ModelSpec,
+    labels: &[String],
+    report: &Value,
+    folder: &Path,
+) -> Result<(Vec<u8>, Card), BuildError> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read(&path).map_err(|source| BuildError::Read { path, source })
+    };
+    let malformed = |what: &'static str| {
+        move |source: Box<dyn std::error::Error + Send + Sync>| BuildError::CompilerOutput {
+            what,
+            source,
+        }
+    };
+    let graph = String::from_utf8(read("graph.json")?)
+        .map_err(|error| malformed("graph.json")(error.into()))?;
+    let params = read("graph.params")?;
+    let tensors =
+        load_param_dict(&params).map_err(|error| malformed("graph.params")(error.into()))?;
+    let json = serde_json::to_string(spec).map_err(|error| malformed("spec")(error.into()))?;
+
+    let mut block = BlockBuilder::new(&graph, &json)
+        .labels(labels)
+        .map_err(|error| malformed("labels")(error.into()))?;
+    let mut param_bytes = 0;
+    for (name, tensor) in &tensors {
+        param_bytes += tensor.as_bytes().len();
+        block = block.tensor(name, tensor.view());
+    }
+    let block = block.build().map_err(|error| malformed("model block")(error.into()))?;
+
+    let model = folder.join("model.o");
+    fs::write(&model, object::model_object(&block)?)
+        .map_err(|source| BuildError::Write { path: model.clone(), source })?;
+    let linked = folder.join("linked.wasm");
+    let kernels = folder.join("libgraph_wasm32.a");
+    let inputs = link::Inputs { kind, guest: library, kernels: &kernels, model: &model };
+    link::link(toolchain, &inputs, &linked)?;
+    let mut module = read("linked.wasm")?;
+
+    let version = |name: &str| report["versions"][name].as_str().unwrap_or_default().to_owned();
+    let card = Card {
+        spec: spec.clone(),
+        labels: labels.len(),
+        sizes: Sizes {
+            params: param_bytes,
+            block: block.len(),
+            activations: report["activation_bytes"].as_u64().unwrap_or_default(),
+        },
+        versions: Versions {
+            graphlet: env!("CARGO_PKG_VERSION").to_owned(),
+            tvm: version("apache-tvm"),
+        },
+    };
+    let content = serde_json::to_vec(&card).map_err(|error| malformed("card")(error.into()))?;
+    let section = CustomSection { name: CARD_SECTION.into(), data: content.into() };
+    module.push(section.id());
+    section.encode(&mut module);
+    wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::default())
+        .validate_all(&module)
+        .map_err(BuildError::Invalid)?;
+    Ok((module, card))
+}
+
+/// Copies the compiler's artifacts to a folder of the user's, each file whole or not at all.
+fn keep(from: &Path, folder: &Path) -> Result<(), BuildError> {
+    fs::create_dir_all(folder)
+        .map_err(|source| BuildError::Write { path: folder.to_path_buf(), source })?;
+    for name in ["graph.json", "graph.params", "graph.o", "libgraph_wasm32.a", "report.json"] {
+        let path = folder.join(name);
+        let copy = || -> std::io::Result<()> {
+            let partial = tempfile::NamedTempFile::new_in(folder)?;
+            fs::copy(from.join(name), partial.path())?;
+            partial.persist(&path)?;
+            Ok(())
+        };
+        copy().map_err(|source| BuildError::Write { path: path.clone(), source })?;
+    }
+    Ok(())
+}

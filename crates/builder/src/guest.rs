@@ -1,0 +1,201 @@
+//! The guest as a static library: built on first use per kind and SIMD level, kept by content.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use model_spec::SimdLevel;
+use sha2::{Digest as _, Sha256};
+
+use crate::{BuildError, Home, toolchain::GuestToolchain};
+
+/// What a module is to its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestKind {
+    /// A waSCC actor: messages in, messages out.
+    Actor,
+    /// A WASI command: `classify.wasm cat.png`.
+    Wasi,
+}
+
+impl GuestKind {
+    /// The target triple.
+    pub fn target(self) -> &'static str {
+        match self {
+            GuestKind::Actor => "wasm32-unknown-unknown",
+            GuestKind::Wasi => "wasm32-wasip1",
+        }
+    }
+
+    /// The word used on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GuestKind::Actor => "actor",
+            GuestKind::Wasi => "wasi",
+        }
+    }
+
+    fn package(self) -> &'static str {
+        match self {
+            GuestKind::Actor => "actor",
+            GuestKind::Wasi => "wasi-program",
+        }
+    }
+
+    fn library(self) -> &'static str {
+        match self {
+            GuestKind::Actor => "libactor.a",
+            GuestKind::Wasi => "libwasi_program.a",
+        }
+    }
+}
+
+// Everything a guest library is made of; a change in one of them makes a new library.
+const SOURCES: [&str; 10] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "actor",
+    "programs/wasi",
+    "crates/classifier",
+    "crates/image-input",
+    "crates/model-spec",
+    "crates/operators",
+    "crates/tensor",
+    "crates/tvm-graph-rt",
+];
+
+/// The linkable guest, built if it is not kept already.
+///
+/// # Errors
+/// [`BuildError::Guest`] when it does not compile; reading and writing errors.
+pub fn library(
+    home: &Home,
+    toolchain: &GuestToolchain,
+    kind: GuestKind,
+    simd: SimdLevel,
+) -> Result<PathBuf, BuildError> {
+    let key = key(home.root(), toolchain, kind, simd)?;
+    let folder = home.cache().join("guest");
+    let kept = folder.join(format!("{}-{}-{key}.a", kind.as_str(), simd.as_str()));
+    if kept.is_file() {
+        return Ok(kept);
+    }
+    let write = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| BuildError::Write { path, source }
+    };
+    fs::create_dir_all(&folder).map_err(write(&folder))?;
+    // Two builds at once would compile the same library twice.
+    let lock_path = folder.join("lock");
+    let lock = File::create(&lock_path).map_err(write(&lock_path))?;
+    lock.lock().map_err(write(&lock_path))?;
+    if kept.is_file() {
+        return Ok(kept);
+    }
+    let target_dir = folder.join("target");
+    compile(home.root(), toolchain, kind, simd, &target_dir)?;
+    let built = target_dir.join(kind.target()).join("guest").join(kind.library());
+    let partial = tempfile::NamedTempFile::new_in(&folder).map_err(write(&folder))?;
+    fs::copy(&built, partial.path()).map_err(write(&kept))?;
+    partial
+        .persist(&kept)
+        .map_err(|error| BuildError::Write { path: kept.clone(), source: error.error })?;
+    Ok(kept)
+}
+
+fn compile(
+    root: &Path,
+    toolchain: &GuestToolchain,
+    kind: GuestKind,
+    simd: SimdLevel,
+    target_dir: &Path,
+) -> Result<(), BuildError> {
+    let mut rustflags = Vec::new();
+    let features = match simd {
+        SimdLevel::None => None,
+        SimdLevel::Simd128 => Some("+simd128"),
+        SimdLevel::Relaxed => Some("+simd128,+relaxed-simd"),
+    };
+    rustflags.extend(features.map(|features| format!("-Ctarget-feature={features}")));
+    // Panic messages name source files: the module must be the same wherever it is built.
+    let folders = toolchain.remapped();
+    let folders = folders.iter().map(|(from, to)| (from.as_path(), *to));
+    for (from, to) in folders.chain([(root, "graphlet"), (target_dir, "target")]) {
+        rustflags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    }
+    let mut command = toolchain.cargo_build(kind.target(), &rustflags);
+    command
+        .current_dir(root)
+        .args(["--locked", "--profile", "guest", "--package", kind.package(), "--lib"])
+        .arg("--target-dir")
+        .arg(target_dir)
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .map_err(|source| BuildError::Spawn { program: "cargo".to_owned(), source })?;
+    if !output.status.success() {
+        return Err(BuildError::Guest { stderr: last_lines(&output.stderr, 40) });
+    }
+    Ok(())
+}
+
+/// The end of a program's messages, at most `count` lines.
+pub(crate) fn last_lines(bytes: &[u8], count: usize) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Hex digest over the sources, the toolchain and the settings.
+fn key(
+    root: &Path,
+    toolchain: &GuestToolchain,
+    kind: GuestKind,
+    simd: SimdLevel,
+) -> Result<String, BuildError> {
+    let mut hash = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    field(toolchain.version().as_bytes());
+    field(kind.as_str().as_bytes());
+    field(simd.as_str().as_bytes());
+    for source in SOURCES {
+        let mut files = Vec::new();
+        let path = root.join(source);
+        walk(&path, &mut files).map_err(|source| BuildError::Read { path, source })?;
+        files.sort();
+        for path in files {
+            let mut bytes = Vec::new();
+            File::open(&path)
+                .and_then(|mut file| file.read_to_end(&mut bytes))
+                .map_err(|source| BuildError::Read { path: path.clone(), source })?;
+            let name = path.strip_prefix(root).unwrap_or(&path);
+            field(name.to_string_lossy().as_bytes());
+            field(&bytes);
+        }
+    }
+    let digest = hash.finalize();
+    Ok(digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn walk(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    if path.is_file() {
+        files.push(path.to_path_buf());
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        // Tests and their data do not reach the library.
+        if ["tests", "testdata", "target", "benches", "examples"].iter().any(|skip| name == *skip) {
+            continue;
+        }
+        walk(&entry.path(), files)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Guest library, generated kernels and model block to one module.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{BuildError, GuestKind, guest::last_lines, toolchain::GuestToolchain};
+
+// What the decoders and the classifier need with room to spare; `--stack-first` puts it at the
+// bottom of memory, so that an overflow traps instead of writing over data.
+const STACK_BYTES: u32 = 1024 * 1024;
+
+/// What the linker joins.
+pub(crate) struct Inputs<'a> {
+    pub kind: GuestKind,
+    pub guest: &'a Path,
+    pub kernels: &'a Path,
+    pub model: &'a Path,
+}
+
+/// Links a module and writes it to `out`.
+pub(crate) fn link(
+    toolchain: &GuestToolchain,
+    inputs: &Inputs<'_>,
+    out: &Path,
+) -> Result<(), BuildError> {
+    let mut command = Command::new(toolchain.linker());
+    command
+        .args(["-flavor", "wasm", "--gc-sections", "--strip-all", "--stack-first"])
+        .arg(format!("-zstack-size={STACK_BYTES}"));
+    match inputs.kind {
+        GuestKind::Actor => {
+            command.args(["--no-entry", "--export=__guest_call"]);
+        }
+        GuestKind::Wasi => {
+            let libc = wasi_libc(toolchain)?;
+            command.arg(libc.join("crt1-command.o")).arg("-L").arg(&libc);
+        }
+    }
+    command
+        // The kernels register themselves from constructors, to which nothing refers.
+        .arg("--whole-archive")
+        .arg(inputs.kernels)
+        .arg("--no-whole-archive")
+        .arg(inputs.model)
+        .arg(inputs.guest);
+    if inputs.kind == GuestKind::Wasi {
+        command.arg("-lc");
+    }
+    command.arg("-o").arg(out).stdin(Stdio::null());
+    let output = command.output().map_err(|source| BuildError::Spawn {
+        program: toolchain.linker().display().to_string(),
+        source,
+    })?;
+    if !output.status.success() {
+        return Err(BuildError::Link { stderr: last_lines(&output.stderr, 20) });
+    }
+    Ok(())
+}
+
+/// Where wasi-libc lies: in rustup's target, else Debian's package `wasi-libc`.
+fn wasi_libc(toolchain: &GuestToolchain) -> Result<PathBuf, BuildError> {
+    let target = GuestKind::Wasi.target();
+    [toolchain.target_libs(target).join("self-contained"), PathBuf::from("/usr/lib/wasm32-wasi")]
+        .into_iter()
+        .find(|folder| folder.join("crt1-command.o").is_file())
+        .ok_or(BuildError::NoGuestToolchain { target })
+}
