@@ -1,1 +1,25 @@
-//! The waSCC actor that every model is linked with.
+//! The waSCC actor that every model is linked with: HTTP message in, classification out.
+//!
+//! [`routes::answer`] answers one request with one [`model::Model`]; everything in it is a plain
+//! function of the request, so that one request can leave nothing behind for the next. What makes
+//! it a waPC guest, and the one classifier that lives in its memory, is in `guest`, which exists
+//! on WebAssembly only.
+//!
+//! Messages are read and written with `wire`, which defines the types of `wascc-actor` a second
+//! time, byte for byte the same: its reader allocates nothing for lengths that a message merely
+//! claims, and leaves a large body where it lies.
+
+pub mod accept;
+pub mod answer;
+pub mod model;
+pub mod multipart;
+pub mod openinference;
+pub mod page;
+pub mod query;
+pub mod raw;
+pub mod routes;
+pub mod tensor_data;
+pub mod torchserve;
+
+#[cfg(target_arch = "wasm32")]
+mod guest;
