@@ -1,0 +1,66 @@
+//! Exit codes, and errors that are the user's to mend: 0 done, 1 failed, 2 wrong usage or
+//! configuration.
+
+use std::{fmt, process::ExitCode};
+
+use builder::BuildError;
+
+/// Exit code for wrong usage or configuration.
+pub const USAGE: u8 = 2;
+
+/// A mistake on the command line or in a configuration file.
+#[derive(Debug)]
+pub struct Usage {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Usage {
+    /// A mistake, in one sentence.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Usage { message: message.to_string(), hint: None }
+    }
+
+    /// What would mend it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What would mend it.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Prints an error with its causes and hint, and gives the exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        text.push_str(": ");
+        text.push_str(&cause);
+    }
+    eprintln!("error: {text}");
+    let build = error.downcast_ref::<BuildError>();
+    let usage = error.downcast_ref::<Usage>();
+    let hint = usage
+        .and_then(|usage| usage.hint_text().map(str::to_owned))
+        .or_else(|| build.and_then(BuildError::hint));
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    if usage.is_some() || build.is_some_and(BuildError::is_usage) {
+        return ExitCode::from(USAGE);
+    }
+    ExitCode::FAILURE
+}
