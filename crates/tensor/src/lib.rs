@@ -4,6 +4,9 @@
 //! unsafe; what comes from outside (a dtype string, a shape, a block) is checked and answered
 //! with a typed error.
 
+#[cfg(target_endian = "big")]
+compile_error!("tensors and model blocks are little-endian and used in place");
+
 pub mod block;
 mod dlpack;
 mod dtype;

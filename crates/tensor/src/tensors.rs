@@ -116,6 +116,19 @@ impl<'a> Tensor<'a> {
         Self::new(T::DTYPE, shape, Storage::copy_of(bytemuck::cast_slice(values))?)
     }
 
+    /// The same tensor over bytes of its own, aligned to [`crate::ALIGNMENT`]; borrowed bytes are
+    /// copied.
+    ///
+    /// # Errors
+    /// [`TensorError::Storage`] when there is no such memory.
+    pub fn into_owned(self) -> Result<Tensor<'static>, TensorError> {
+        let storage = match self.storage {
+            Storage::Owned(bytes) => Storage::Owned(bytes),
+            Storage::Borrowed(bytes) => Storage::copy_of(bytes)?,
+        };
+        Ok(Tensor { dtype: self.dtype, shape: self.shape, storage })
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -134,6 +147,11 @@ impl<'a> Tensor<'a> {
     /// All bytes, row-major.
     pub fn as_bytes(&self) -> &[u8] {
         self.storage.as_bytes()
+    }
+
+    /// All bytes to write to; `None` when they are borrowed.
+    pub fn as_bytes_mut(&mut self) -> Option<&mut [u8]> {
+        self.storage.as_bytes_mut()
     }
 
     /// A view of the whole tensor.
@@ -158,6 +176,12 @@ impl<'a> Tensor<'a> {
         check_dtype::<T>(self.dtype)?;
         let bytes = self.storage.as_bytes_mut().ok_or(TensorError::ReadOnly)?;
         bytemuck::try_cast_slice_mut(bytes).map_err(|_| TensorError::Misaligned(T::DTYPE))
+    }
+}
+
+impl<'a> From<&'a Tensor<'_>> for TensorView<'a> {
+    fn from(tensor: &'a Tensor<'_>) -> Self {
+        tensor.view()
     }
 }
 
@@ -255,6 +279,8 @@ mod tests {
             Tensor::new(DType::FLOAT32, shape(&[2]), Storage::Borrowed(odd)).expect("8 bytes");
         assert_eq!(tensor.as_slice::<f32>(), Err(TensorError::Misaligned(DType::FLOAT32)));
         assert_eq!(tensor.as_mut_slice::<f32>(), Err(TensorError::ReadOnly));
+        let owned = tensor.into_owned().expect("small");
+        assert_eq!(owned.as_slice::<f32>(), Ok(&[0.0; 2][..]));
     }
 
     #[test]
