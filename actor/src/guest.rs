@@ -33,7 +33,7 @@ fn handle(operation: &str, message: &[u8]) -> CallResult {
     });
     match operation {
         wire::OP_HANDLE_REQUEST => {
-            let request = wire::decode(message)?;
+            let request = wire::decode(message).map_err(|error| chain(&error))?;
             let response = with_classifier(|classifier| match classifier {
                 Ok(classifier) => routes::answer(classifier, &request, &mut mark),
                 Err(_) => Problem::ModelUnavailable.answer(),
@@ -41,7 +41,7 @@ fn handle(operation: &str, message: &[u8]) -> CallResult {
             Ok(wire::encode(&response)?)
         }
         wire::OP_HEALTH_REQUEST => {
-            let _: wire::HealthRequest = wire::decode(message)?;
+            let _: wire::HealthRequest = wire::decode(message).map_err(|error| chain(&error))?;
             with_classifier(|classifier| classifier.map(drop).map_err(str::to_owned))?;
             Ok(wire::encode(&())?)
         }
