@@ -1,0 +1,124 @@
+"""The command line: ``python -m graphlet_compiler facts | check | compile | reference``.
+
+Events and answers go to standard output as JSON, one object a line; everything else goes to
+standard error. Exit codes: 0 done, 1 failed (the last line is an ``error`` event), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from graphlet_compiler import __version__
+from graphlet_compiler.errors import CompileError, TooLargeError, from_os_error
+from graphlet_compiler.events import Events
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    options = _parser().parse_args(arguments)
+    events = Events(_own_stdout())
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run(options, events)
+    except CompileError as error:
+        events.error(error)
+        return 1
+    except MemoryError:
+        events.error(TooLargeError("not enough memory to compile the model"))
+        return 1
+    except OSError as error:
+        events.error(from_os_error(error, "a file operation failed"))
+        return 1
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        events.error(
+            CompileError(
+                f"the compiler failed: {reason}",
+                hint="this is a fault of the compiler; the log has its traceback",
+            )
+        )
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace, events: Events) -> None:
+    # Imported here: `--help` and wrong usage answer at once.
+    from graphlet_compiler import onnx_facts, spec
+
+    if options.command == "facts":
+        events.emit(onnx_facts.facts(options.onnx))
+        return
+    model = spec.load(options.spec)
+    if options.command == "check":
+        from graphlet_compiler import check
+
+        events.emit(check.check(model, options.onnx))
+    elif options.command == "reference":
+        from graphlet_compiler import reference
+
+        events.emit(reference.reference(model, options.onnx, options.tensors, options.out))
+    else:
+        from graphlet_compiler import pipeline
+
+        simd = None if options.simd is None else spec.Simd(options.simd)
+        pipeline.compile_to(model, options.onnx, options.out, events, simd)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graphlet_compiler", description="Compiles ONNX image models to WebAssembly with TVM."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    facts = commands.add_parser("facts", help="what an ONNX file says about itself")
+    check = commands.add_parser("check", help="what a model costs and where it is slow")
+    build = commands.add_parser("compile", help="write graph.json, graph.params and the kernels")
+    reference = commands.add_parser("reference", help="what onnxruntime computes")
+    for command in (facts, check, build, reference):
+        command.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the model")
+    for command in (check, build, reference):
+        command.add_argument(
+            "--spec", type=Path, required=True, metavar="FILE", help="model.toml as JSON"
+        )
+    build.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where the artifacts go"
+    )
+    build.add_argument(
+        "--simd",
+        choices=("none", "simd128", "relaxed"),
+        help="vector instructions (default: what the specification says)",
+    )
+    reference.add_argument(
+        "--tensors", type=Path, required=True, metavar="DIR", help="inputs as .npy files"
+    )
+    reference.add_argument(
+        "--out", type=Path, metavar="DIR", help="write outputs as .npy files (default: print them)"
+    )
+    return parser
+
+
+def _own_stdout() -> TextIO:
+    """Standard output for events alone: TVM and LLVM print where they like."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(own, "w", encoding="utf-8")
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    # As an exception, so that what is half written goes away.
+    sys.exit(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The compiler's own view of a model: operators in order, constants as arrays, shapes known.
+
+Weights stay out of the protobuf messages, so that models of any size can be rewritten and
+shape-inferred without serialising them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from graphlet_compiler.kernels import KernelCall
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Node:
+    """One operator of the graph.
+
+    ``kernel`` is set once the operator, with what was fused into it, has become a call of the
+    operator library; ``sources`` then lists the ONNX nodes it stands for.
+    """
+
+    op: str
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, onnx.AttributeProto] = field(default_factory=dict)
+    domain: str = ""
+    kernel: KernelCall | None = None
+    sources: tuple[str, ...] = ()
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute; strings arrive as ``str``."""
+        proto = self.attributes.get(name)
+        if proto is None:
+            return default
+        value = onnx.helper.get_attribute_value(proto)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def input(self, index: int) -> str | None:
+        """Name of an input; ``None`` if it was left out."""
+        return self.inputs[index] or None if index < len(self.inputs) else None
+
+    def proto(self) -> onnx.NodeProto:
+        """The node as ONNX writes it."""
+        node = onnx.helper.make_node(
+            self.op, self.inputs, self.outputs, name=self.name, domain=self.domain
+        )
+        node.attribute.extend(self.attributes.values())
+        return node
+
+
+@dataclass
+class Graph:
+    """A model with one input and one output, both ``float32``."""
+
+    nodes: list[Node]
+    constants: dict[str, Array]
+    input: str
+    output: str
+    opset: int
+    opsets: dict[str, int]
+    ir_version: int
+    # What the file calls the output; rewriting may let another tensor take its place.
+    declared_output: str = ""
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
+
+    def uses(self) -> Counter[str]:
+        """How often each tensor is read; the graph's output counts as one reader."""
+        count = Counter(name for node in self.nodes for name in node.inputs if name)
+        count[self.output] += 1
+        return count
+
+    def producers(self) -> dict[str, Node]:
+        """Which node writes each tensor."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
+    def consumers(self) -> dict[str, list[Node]]:
+        """Which nodes read each tensor."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                if name:
+                    readers.setdefault(name, []).append(node)
+        return readers
+
+    def rename(self, old: str, new: str) -> None:
+        """Lets every reader of ``old`` read ``new``."""
+        for node in self.nodes:
+            node.inputs = [new if name == old else name for name in node.inputs]
+        if self.output == old:
+            self.output = new
+
+    def prune(self) -> None:
+        """Drops nodes and constants that the output does not depend on."""
+        needed = {self.output}
+        kept = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.outputs):
+                kept.append(node)
+                needed.update(name for name in node.inputs if name)
+        self.nodes = kept[::-1]
+        self.constants = {name: a for name, a in self.constants.items() if name in needed}
+
+    def fresh(self, base: str) -> str:
+        """A tensor name that is not taken."""
+        taken = set(self.constants) | {self.input} | self.producers().keys()
+        name, number = base, 0
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        return name
+
+
+def subgraphs(nodes: Iterable[Node]) -> list[Node]:
+    """Nodes with a graph of their own: branches and loops."""
+    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    return [n for n in nodes if any(a.type in kinds for a in n.attributes.values())]

@@ -1,0 +1,211 @@
+"""The graph executor's description of a model: nodes, storage plan, parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from graphlet_compiler import storage
+from graphlet_compiler.errors import CompileError, Detail, UnsupportedOperatorError
+from graphlet_compiler.graph import Array, Node, Shape
+from graphlet_compiler.importer import NODE_PREFIX
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One output of one node."""
+
+    shape: Shape
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's data."""
+        size = int(tvm.DataType(self.dtype).bits + 7) // 8
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+@dataclass
+class GraphNode:
+    """A placeholder (input or parameter) or the call of one compiled function."""
+
+    name: str
+    outputs: list[Tensor]
+    function: str | None = None
+    # The operator that the call stands for; TVM's fused functions stand for several.
+    origin: Node | None = None
+    inputs: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that running the graph takes."""
+
+    activations: int  # all storages that calls write
+    peak: int  # what is needed at the fullest step: no plan can do with less
+    params: int
+
+
+@dataclass
+class ExecutorGraph:
+    """Calls in order, as the graph executor runs them."""
+
+    nodes: list[GraphNode]
+    head: tuple[int, int]
+    params: dict[str, Array]
+
+    def plan(self) -> tuple[list[int], list[storage.Lifetime]]:
+        """Storage of every node's outputs in order, and the lifetimes of the activations.
+
+        Placeholders keep a storage of their own: the executor sets them once and runs often.
+        """
+        lifetimes: dict[tuple[int, int], storage.Lifetime] = {}
+        last = {self.head: len(self.nodes)}
+        for step, node in enumerate(self.nodes):
+            for entry in node.inputs:
+                last[entry] = max(last.get(entry, 0), step)
+        for step, node in enumerate(self.nodes):
+            if node.function is not None:
+                for index, tensor in enumerate(node.outputs):
+                    entry = (step, index)
+                    lifetimes[entry] = storage.Lifetime(
+                        tensor.nbytes, step, max(step, last.get(entry, step))
+                    )
+        shared = storage.plan(list(lifetimes.values()))
+        activations = dict(zip(lifetimes, shared.storage, strict=True))
+        ids, placeholders = [], 0
+        for step, node in enumerate(self.nodes):
+            for index in range(len(node.outputs)):
+                if node.function is None:
+                    ids.append(len(shared.sizes) + placeholders)
+                    placeholders += 1
+                else:
+                    ids.append(activations[(step, index)])
+        return ids, list(lifetimes.values())
+
+    def memory(self) -> Memory:
+        """How large the plan is."""
+        _, lifetimes = self.plan()
+        return Memory(
+            storage.plan(lifetimes).total,
+            storage.peak(lifetimes),
+            sum(array.nbytes for array in self.params.values()),
+        )
+
+    def to_json(self) -> str:
+        """The graph runtime's schema; the same graph gives the same text."""
+        ids, _ = self.plan()
+        rows = [0]
+        for node in self.nodes:
+            rows.append(rows[-1] + len(node.outputs))
+        entries = [tensor for node in self.nodes for tensor in node.outputs]
+        value = {
+            "nodes": [_node_json(node) for node in self.nodes],
+            "arg_nodes": [i for i, node in enumerate(self.nodes) if node.function is None],
+            "heads": [[*self.head, 0]],
+            "node_row_ptr": rows,
+            "attrs": {
+                "storage_id": ["list_int", ids],
+                "shape": ["list_shape", [list(tensor.shape) for tensor in entries]],
+                "dltype": ["list_str", [tensor.dtype for tensor in entries]],
+            },
+        }
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _node_json(node: GraphNode) -> dict[str, Any]:
+    inputs = [[index, output, 0] for index, output in node.inputs]
+    if node.function is None:
+        return {"op": "null", "name": node.name, "inputs": inputs}
+    attributes = {
+        "func_name": node.function,
+        "num_inputs": str(len(inputs)),
+        "num_outputs": str(len(node.outputs)),
+        "flatten_data": "0",
+    }
+    return {"op": "tvm_op", "name": node.name, "inputs": inputs, "attrs": attributes}
+
+
+def from_module(module: Any, input_name: str, named: Sequence[Node]) -> ExecutorGraph:
+    """Reads the straight sequence of calls that the fused module's `main` is."""
+    return _Reader(module["main"], input_name, named).read()
+
+
+class _Reader:
+    def __init__(self, main: Any, input_name: str, named: Sequence[Node]) -> None:
+        self.main = main
+        self.named = named
+        self.nodes: list[GraphNode] = []
+        self.params: dict[str, Array] = {}
+        self.entries: dict[Any, tuple[int, int]] = {}
+        self.tuples: dict[Any, list[tuple[int, int]]] = {}
+        self.constants: dict[tuple[str, Shape, bytes], tuple[int, int]] = {}
+        (parameter,) = main.params
+        self.entries[parameter] = self._append(GraphNode(input_name, [_tensor(parameter.ty)]))
+
+    def read(self) -> ExecutorGraph:
+        bindings = [b for block in self.main.body.blocks for b in block.bindings]
+        refused = []
+        for binding in bindings:
+            value = binding.value
+            if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
+                self._call(binding.var, value)
+            elif isinstance(value, relax.TupleGetItem):
+                self.entries[binding.var] = self.tuples[value.tuple_value][value.index]
+            elif isinstance(value, relax.Var | tvm.ir.GenericConst):
+                self.entries[binding.var] = self._entry(value)
+            else:
+                operator = value.op if isinstance(value, relax.Call) else type(value).__name__
+                refused.append(Detail(f"TVM has no compiled form of `{operator}`"))
+                break
+        if refused:
+            raise UnsupportedOperatorError.of(refused)
+        head = self._entry(self.main.body.body)
+        if self.nodes[head[0]].function is None:
+            raise CompileError("the graph computes nothing")
+        return ExecutorGraph(self.nodes, head, self.params)
+
+    def _call(self, var: Any, call: Any) -> None:
+        function, arguments = call.args[0].name_hint, call.args[1].fields
+        inputs = [self._entry(argument) for argument in arguments]
+        several = isinstance(var.ty, relax.TupleType)
+        types = list(var.ty.fields) if several else [var.ty]
+        origin = self._origin(var)
+        name = f"{function}_{len(self.nodes)}" if origin is None else origin.name
+        node = GraphNode(name, [_tensor(t) for t in types], function, origin, inputs)
+        index, _ = self._append(node)
+        if several:
+            self.tuples[var] = [(index, output) for output in range(len(types))]
+        else:
+            self.entries[var] = (index, 0)
+
+    def _origin(self, var: Any) -> Node | None:
+        prefix, _, number = str(var.name).partition(NODE_PREFIX)
+        return self.named[int(number)] if number and not prefix else None
+
+    def _entry(self, value: Any) -> tuple[int, int]:
+        if not isinstance(value, tvm.ir.GenericConst):
+            return self.entries[value]
+        array = value.value.numpy()
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self.constants:
+            name = f"p{len(self.params)}"
+            self.params[name] = array
+            tensor = Tensor(tuple(array.shape), str(array.dtype))
+            self.constants[key] = self._append(GraphNode(name, [tensor]))
+        return self.constants[key]
+
+    def _append(self, node: GraphNode) -> tuple[int, int]:
+        self.nodes.append(node)
+        return len(self.nodes) - 1, 0
+
+
+def _tensor(type_: Any) -> Tensor:
+    return Tensor(tuple(int(extent) for extent in type_.shape), str(type_.dtype))

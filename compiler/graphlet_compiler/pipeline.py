@@ -1,0 +1,155 @@
+"""The compilation from file to artifacts, phase by phase."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphlet_compiler import (
+    __version__,
+    artifacts,
+    lowering,
+    macs,
+    onnx_facts,
+    onnx_file,
+    prepare,
+    shapes,
+    simplify,
+)
+from graphlet_compiler.archive import archive
+from graphlet_compiler.errors import UnsupportedOperatorError
+from graphlet_compiler.events import Events
+from graphlet_compiler.graph import Graph
+from graphlet_compiler.macs import Fallback
+from graphlet_compiler.spec import ModelSpec, Simd
+
+if TYPE_CHECKING:
+    from graphlet_compiler.graph_json import ExecutorGraph
+
+_PHASES = ("load", "simplify", "lower", "import", "fuse", "build", "write")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything that one compilation makes, in memory."""
+
+    files: dict[str, bytes]
+    report: dict[str, Any]
+
+
+def compile_to(
+    spec: ModelSpec, onnx: Path, out: Path, events: Events, simd: Simd | None = None
+) -> None:
+    """Compiles the model and writes the artifacts into ``out``."""
+    events.plan(len(_PHASES))
+    compiled = compile_model(spec if simd is None else replace(spec, simd=simd), onnx, events)
+    events.phase("write")
+    artifacts.write(out, compiled.files)
+    report = compiled.report
+    summary = ("input", "output", "macs", "activation_bytes", "param_bytes", "object_bytes")
+    events.emit({"event": "done"} | {key: report[key] for key in summary})
+
+
+def compile_model(spec: ModelSpec, onnx: Path, events: Events) -> Compiled:
+    """Compiles the model; the same input gives the same bytes."""
+    events.phase("load")
+    model = onnx_file.load(onnx)
+    operators = onnx_facts.operators(model)
+    graph = prepare.open_graph(model, spec)
+    del model  # The weights live on as arrays.
+
+    events.phase("simplify")
+    simplify.simplify(graph)
+    # TVM takes more than a second to import: not before the file has turned out to be sound.
+    from graphlet_compiler import codegen, graph_json, importer
+
+    if unsupported := importer.unsupported(graph):
+        raise UnsupportedOperatorError.of(unsupported)
+    shapes.require_static(graph)
+    importer.check_dtypes(graph)
+
+    events.phase("lower")
+    refusals = lowering.lower(graph)
+    fallbacks = macs.fallbacks(graph, refusals)
+    for fallback in fallbacks:
+        events.emit({"event": "fallback"} | fallback.as_json())
+
+    events.phase("import")
+    module, named = importer.import_graph(graph)
+    events.phase("fuse")
+    module = importer.fuse(module)
+    executor = graph_json.from_module(module, graph.input, named)
+    used = {node.function for node in executor.nodes if node.function is not None}
+
+    events.phase("build")
+    built = codegen.build_object(codegen.functions(module, used), spec.simd)
+    files = {
+        "graph.json": executor.to_json().encode(),
+        "graph.params": codegen.params_bytes(executor.params),
+        "graph.o": built,
+        "libgraph_wasm32.a": archive("graph.o", built),
+    }
+    report = _report(spec, graph, executor, operators, fallbacks, len(used), len(built))
+    files["report.json"] = (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+    return Compiled(files, report)
+
+
+def versions() -> dict[str, str]:
+    """What made the artifacts: two compilations are comparable only if these agree."""
+    tools = {name: version(name) for name in ("apache-tvm", "onnx", "numpy")}
+    return {"graphlet-compiler": __version__, **tools, "python": platform.python_version()}
+
+
+def _report(
+    spec: ModelSpec,
+    graph: Graph,
+    executor: ExecutorGraph,
+    operators: dict[str, int],
+    fallbacks: list[Fallback],
+    functions: int,
+    object_bytes: int,
+) -> dict[str, Any]:
+    memory = executor.memory()
+    return {
+        "model": {"name": spec.name, "version": spec.version},
+        "input": {"name": graph.input, "shape": list(spec.input.shape), "dtype": "float32"},
+        "output": {
+            "name": spec.output.name or graph.declared_output,
+            "shape": list(graph.shapes[graph.output]),
+            "dtype": "float32",
+        },
+        "simd": spec.simd.value,
+        "opset": graph.opset,
+        "operators": operators,
+        "macs": macs.total(graph),
+        "activation_bytes": memory.activations,
+        "peak_bytes": memory.peak,
+        "param_bytes": memory.params,
+        "functions": functions,
+        "object_bytes": object_bytes,
+        "fallbacks": [fallback.as_json() for fallback in fallbacks],
+        "nodes": [_call_json(node) for node in executor.nodes if node.function is not None],
+        "versions": versions(),
+    }
+
+
+def _call_json(node: Any) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "name": node.name,
+        "function": node.function,
+        "kernel": None,
+        "macs": 0,
+        "shape": [list(tensor.shape) for tensor in node.outputs],
+        "bytes": sum(tensor.nbytes for tensor in node.outputs),
+    }
+    if node.origin is not None:
+        value["onnx_nodes"] = list(node.origin.sources)
+        if node.origin.kernel is not None:
+            value["kernel"] = node.origin.kernel.symbol
+            value["macs"] = node.origin.kernel.geometry.macs
+            value["call"] = node.origin.kernel.describe()
+    return value
