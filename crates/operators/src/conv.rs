@@ -1,0 +1,251 @@
+//! Convolution: which micro-kernel sweeps which arrangement of the input.
+//!
+//! | window | arrangement | micro-kernel |
+//! |---|---|---|
+//! | 1x1, stride 1, no padding | the input where it lies | [`tile::pointwise`] |
+//! | 1x1 otherwise, tiny maps, colliding planes | the pixels it needs, one behind another | [`tile::pointwise`] |
+//! | three columns at stride 1 | padded rows | [`tile::rows_of_three`] |
+//! | anything else | padded rows, split by the stride | [`tile::table`] |
+//!
+//! Groups are convolutions of their own. The input passes in chunks that fit the second-level
+//! cache; arranged chunks take scratch one at a time.
+
+use crate::KernelError;
+use crate::gather::{CHUNK_BYTES, Padded, collides, even_chunk, gather_row, stagger};
+use crate::geometry::{Conv2d, floats};
+use crate::scratch::{self, LINE};
+use crate::tile::{self, PIXELS, Sweep};
+
+/// Below this many input channels colliding planes still fit the first-level cache together.
+const COLLISION_CHANNELS: usize = 48;
+
+/// The buffers of a convolution, as the C symbols describe them.
+#[derive(Clone, Copy)]
+pub(crate) struct ConvBuffers {
+    pub(crate) x: *const f32,
+    pub(crate) weights: *const f32,
+    pub(crate) bias: *const f32,
+    /// Null when nothing is added.
+    pub(crate) residual: *const f32,
+    pub(crate) y: *mut f32,
+}
+
+/// How the input is arranged for the micro-kernel.
+enum Plan {
+    /// It is read where it lies, `chunk` pixels at a time.
+    InPlace { chunk: usize },
+    /// The pixels of `chunk` output rows are gathered, channels `plane` values apart.
+    Pixels { chunk: usize, plane: usize },
+    /// Padded planes and one offset for each window row of three columns.
+    RowsOfThree(Padded),
+    /// Padded planes and one offset for each tap.
+    Table(Padded),
+}
+
+impl Plan {
+    fn new(conv: &Conv2d) -> Result<Self, KernelError> {
+        let (rows, columns, channels) = (conv.rows, conv.columns, conv.group_inputs);
+        if rows.kernel == 1 && columns.kernel == 1 {
+            let plane = conv.input_plane();
+            let direct = rows.is_identity() && columns.is_identity() && plane >= PIXELS;
+            if direct && !(collides(plane) && channels > COLLISION_CHANNELS) {
+                let pixels = CHUNK_BYTES / 4 / channels / LINE * LINE;
+                return Ok(Self::InPlace { chunk: pixels.max(LINE) });
+            }
+            let row_bytes = floats(&[channels, columns.output])? * 4;
+            let chunk = even_chunk(rows.output, CHUNK_BYTES / row_bytes);
+            let plane = stagger(floats(&[chunk, columns.output])?.max(PIXELS));
+            floats(&[channels, plane])?;
+            return Ok(Self::Pixels { chunk, plane });
+        }
+        let padded = Padded::plan(channels, rows, columns)?;
+        if columns.kernel == 3 && columns.stride == 1 && columns.dilation == 1 {
+            Ok(Self::RowsOfThree(padded))
+        } else {
+            Ok(Self::Table(padded))
+        }
+    }
+
+    /// Values of scratch for offsets and for input.
+    fn scratch(&self, conv: &Conv2d) -> (usize, usize) {
+        let (offsets, input) = match self {
+            Self::InPlace { .. } => (0, 0),
+            Self::Pixels { plane, .. } => (0, conv.group_inputs * plane),
+            Self::RowsOfThree(padded) => (conv.steps() / 3, padded.len()),
+            Self::Table(padded) => (conv.steps(), padded.len()),
+        };
+        (offsets.next_multiple_of(LINE), input)
+    }
+}
+
+/// Computes a convolution.
+///
+/// # Errors
+/// [`KernelError::Scratch`], or [`KernelError::Geometry`] when one row of input exceeds 2 GiB.
+///
+/// # Safety
+/// The buffers have the extents that [`crate::graphlet_conv2d_f32`] gives for `conv`.
+pub(crate) unsafe fn conv2d(conv: &Conv2d, buffers: ConvBuffers) -> Result<(), KernelError> {
+    let plan = Plan::new(conv)?;
+    let (offsets, input) = plan.scratch(conv);
+    scratch::with(offsets + input, |scratch| {
+        let (offsets, input) = scratch.split_at_mut(offsets);
+        match &plan {
+            Plan::InPlace { .. } | Plan::Pixels { .. } => {}
+            Plan::RowsOfThree(padded) => padded.write_offsets(1, offsets),
+            Plan::Table(padded) => padded.write_offsets(conv.columns.kernel, offsets),
+        }
+        for group in 0..conv.batch * conv.groups {
+            // SAFETY: the caller's promise; a group's weights repeat for every image.
+            let buffers = unsafe {
+                let weights = group % conv.groups * conv.blocks();
+                let output = group * conv.group_outputs * conv.output_plane();
+                ConvBuffers {
+                    x: buffers.x.add(group * conv.group_inputs * conv.input_plane()),
+                    weights: buffers.weights.add(weights * conv.steps() * 8),
+                    bias: buffers.bias.add(weights * 8),
+                    residual: at(buffers.residual, output),
+                    y: buffers.y.add(output),
+                }
+            };
+            // SAFETY: the buffers are those of this group; scratch has the plan's sizes.
+            unsafe { one_group(&plan, conv, buffers, offsets.as_ptr().cast(), input) };
+        }
+    })
+}
+
+/// `pointer` moved by `offset` values, or still null.
+///
+/// # Safety
+/// A pointer that is not null leads to a buffer of at least `offset` values.
+pub(crate) unsafe fn at(pointer: *const f32, offset: usize) -> *const f32 {
+    // SAFETY: the caller's promise.
+    if pointer.is_null() { pointer } else { unsafe { pointer.add(offset) } }
+}
+
+/// Computes one group of one image.
+///
+/// # Safety
+/// The buffers hold that group; `offsets` were written for this plan and `scratch` has its size.
+unsafe fn one_group(
+    plan: &Plan,
+    conv: &Conv2d,
+    buffers: ConvBuffers,
+    offsets: *const u32,
+    scratch: &mut [f32],
+) {
+    let plane = conv.output_plane();
+    let width = conv.columns.output;
+    let sweep = Sweep {
+        input: buffers.x,
+        input_row: 0,
+        input_plane: conv.input_plane(),
+        offsets,
+        steps: conv.steps(),
+        weights: buffers.weights,
+        bias: buffers.bias,
+        output: buffers.y,
+        residual: buffers.residual,
+        output_row: 0,
+        output_plane: plane,
+        channels: conv.group_outputs,
+        rows: 1,
+        columns: 0,
+        clamp: conv.clamp,
+    };
+    match plan {
+        Plan::InPlace { chunk } => {
+            let mut first = 0;
+            while first < plane {
+                // The last chunk may reach back: a tile needs four pixels.
+                let end = (first + chunk).min(plane);
+                let from = first.min(plane - PIXELS);
+                // SAFETY: input and output planes are equal here and hold `from..end`, at least
+                // four pixels (`Plan::new` compared, and chunks are whole lines).
+                unsafe {
+                    tile::pointwise(&Sweep {
+                        input: buffers.x.add(from),
+                        output: buffers.y.add(from),
+                        residual: at(buffers.residual, from),
+                        columns: end - from,
+                        ..sweep
+                    });
+                }
+                first = end;
+            }
+        }
+        Plan::Pixels { chunk, plane } => {
+            for first in (0..conv.rows.output).step_by(*chunk) {
+                let rows = (*chunk).min(conv.rows.output - first);
+                // SAFETY: `scratch` holds a plane of `chunk * width` values, at least four, for
+                // each channel; the chunk's outputs lie at `first * width` in each plane.
+                unsafe {
+                    gather_pixels(conv, buffers.x, scratch, *plane, first, rows);
+                    tile::pointwise(&Sweep {
+                        input: scratch.as_ptr(),
+                        input_plane: *plane,
+                        output: buffers.y.add(first * width),
+                        residual: at(buffers.residual, first * width),
+                        columns: rows * width,
+                        ..sweep
+                    });
+                }
+            }
+        }
+        Plan::RowsOfThree(padded) | Plan::Table(padded) => {
+            for first in (0..conv.rows.output).step_by(padded.chunk()) {
+                let rows = padded.chunk().min(conv.rows.output - first);
+                // SAFETY: `fill` wrote the input of these rows into `scratch`, where every tap's
+                // rows hold `max(width, 4)` values from its offset on (`Padded::plan`), and two
+                // more where three columns share an offset; outputs as above.
+                unsafe {
+                    padded.fill(buffers.x, scratch, first, rows);
+                    let sweep = Sweep {
+                        input: scratch.as_ptr(),
+                        input_row: padded.row(),
+                        output: buffers.y.add(first * width),
+                        residual: at(buffers.residual, first * width),
+                        output_row: width,
+                        rows,
+                        columns: width,
+                        ..sweep
+                    };
+                    match plan {
+                        Plan::RowsOfThree(_) => tile::rows_of_three(&sweep),
+                        _ => tile::table(&sweep),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gathers the pixels that `rows` output rows of a 1x1 convolution read from `first` on.
+///
+/// # Safety
+/// `x` points to the input of one group.
+unsafe fn gather_pixels(
+    conv: &Conv2d,
+    x: *const f32,
+    to: &mut [f32],
+    plane: usize,
+    first: usize,
+    rows: usize,
+) {
+    let (height, input, width) = (conv.rows.input, conv.columns.input, conv.columns.output);
+    let left = -(conv.columns.before as isize);
+    for (channel, to) in to.chunks_exact_mut(plane).take(conv.group_inputs).enumerate() {
+        for (row, to) in to.chunks_exact_mut(width).take(rows).enumerate() {
+            let source = conv.rows.start(first + row);
+            if source < 0 || source >= height as isize {
+                to.fill(0.0);
+                continue;
+            }
+            // SAFETY: `source` was compared with the input's height.
+            unsafe {
+                let row = x.add((channel * height + source as usize) * input);
+                gather_row(row, input, left, conv.columns.stride, to);
+            }
+        }
+    }
+}

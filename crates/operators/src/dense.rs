@@ -1,0 +1,180 @@
+//! Dense layers: a row of 32 outputs, or four rows of eight, at a time.
+//!
+//! One input row reads every weight once and is bound by memory; 32 outputs keep eight sums in
+//! flight. Several rows share each weight four times. The exit test after every step is there
+//! for the reason that [`crate::tile`] gives.
+
+use std::array;
+
+use crate::geometry::{Clamp, Dense};
+use crate::variant::F32x4;
+use crate::vector::Vector;
+
+/// Outputs in one block of packed weights.
+const BLOCK: usize = 32;
+/// Vectors in one block.
+const VECTORS: usize = BLOCK / 4;
+
+/// Computes a dense layer.
+///
+/// # Safety
+/// The buffers have the extents that [`crate::graphlet_dense_f32`] gives for `dense`.
+pub(crate) unsafe fn dense(
+    dense: &Dense,
+    x: *const f32,
+    weights: *const f32,
+    bias: *const f32,
+    y: *mut f32,
+) {
+    let Dense { batch, inputs, outputs, clamp } = *dense;
+    for block in 0..outputs.div_ceil(BLOCK) {
+        let columns = (outputs - block * BLOCK).min(BLOCK);
+        // SAFETY: packed weights and bias hold whole blocks; rows and columns stay inside x and y.
+        unsafe {
+            let weights = weights.add(block * inputs * BLOCK);
+            let bias = bias.add(block * BLOCK);
+            let y = y.add(block * BLOCK);
+            let mut row = 0;
+            while row + 4 <= batch {
+                let x = x.add(row * inputs);
+                for column in (0..columns).step_by(8) {
+                    let tile = four_rows(x, inputs, weights.add(column), bias.add(column));
+                    for (i, sums) in tile.iter().enumerate() {
+                        let y = y.add((row + i) * outputs + column);
+                        store(sums, y, columns - column, clamp);
+                    }
+                }
+                row += 4;
+            }
+            while row < batch {
+                let sums = one_row(x.add(row * inputs), inputs, weights, bias);
+                store(&sums, y.add(row * outputs), columns, clamp);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// Writes the first `count` of the sums, bounded.
+///
+/// # Safety
+/// `to` points to as many writable values, or to as many as there are sums if `count` is more.
+#[inline(always)]
+unsafe fn store<const N: usize>(sums: &[F32x4; N], to: *mut f32, count: usize, clamp: Clamp) {
+    let (low, high) = (F32x4::splat(clamp.low), F32x4::splat(clamp.high));
+    for (i, sum) in sums.iter().enumerate() {
+        let value = sum.larger(low).smaller(high);
+        // SAFETY: vectors that `count` does not fill are written value by value.
+        unsafe {
+            if 4 * i + 4 <= count {
+                value.store(to.add(4 * i));
+            } else {
+                let mut part = [0.0; 4];
+                value.store(part.as_mut_ptr());
+                for (lane, value) in part.iter().enumerate().take(count.saturating_sub(4 * i)) {
+                    *to.add(4 * i + lane) = *value;
+                }
+            }
+        }
+    }
+}
+
+/// One row of input times 32 columns of weights.
+///
+/// # Safety
+/// `x` points to `steps` values, `weights` to as many rows of 32, `bias` to 32.
+#[inline(never)]
+unsafe fn one_row(
+    mut x: *const f32,
+    steps: usize,
+    mut weights: *const f32,
+    bias: *const f32,
+) -> [F32x4; VECTORS] {
+    let mut left = steps;
+    // SAFETY: the caller's promise; pointers are read only while steps are left.
+    unsafe {
+        let mut sums: [F32x4; VECTORS] = array::from_fn(|i| F32x4::load(bias.add(4 * i)));
+        loop {
+            one_row_step(&mut sums, x, weights);
+            left -= 1;
+            if left == 0 {
+                break;
+            }
+            one_row_step(&mut sums, x.add(1), weights.add(BLOCK));
+            left -= 1;
+            if left == 0 {
+                break;
+            }
+            x = x.add(2);
+            weights = weights.add(2 * BLOCK);
+        }
+        sums
+    }
+}
+
+/// # Safety
+/// `x` points to one value, `weights` to 32.
+#[inline(always)]
+unsafe fn one_row_step(sums: &mut [F32x4; VECTORS], x: *const f32, weights: *const f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let value = F32x4::load_splat(x);
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = value.mul_add(F32x4::load(weights.add(4 * i)), *sum);
+        }
+    }
+}
+
+/// Four rows of input, `steps` values apart, times eight columns of weights.
+///
+/// # Safety
+/// `x` points to four rows of `steps` values, `weights` to eight columns of `steps` rows of 32,
+/// `bias` to eight values.
+#[inline(never)]
+unsafe fn four_rows(
+    mut x: *const f32,
+    steps: usize,
+    mut weights: *const f32,
+    bias: *const f32,
+) -> [[F32x4; 2]; 4] {
+    let mut left = steps;
+    // SAFETY: the caller's promise; pointers are read only while steps are left.
+    unsafe {
+        let mut tile = [[F32x4::load(bias), F32x4::load(bias.add(4))]; 4];
+        loop {
+            four_rows_step(&mut tile, x, steps, weights);
+            left -= 1;
+            if left == 0 {
+                break;
+            }
+            four_rows_step(&mut tile, x.add(1), steps, weights.add(BLOCK));
+            left -= 1;
+            if left == 0 {
+                break;
+            }
+            x = x.add(2);
+            weights = weights.add(2 * BLOCK);
+        }
+        tile
+    }
+}
+
+/// # Safety
+/// `x` points to four values `row` apart, `weights` to eight.
+#[inline(always)]
+unsafe fn four_rows_step(
+    tile: &mut [[F32x4; 2]; 4],
+    x: *const f32,
+    row: usize,
+    weights: *const f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (F32x4::load(weights), F32x4::load(weights.add(4)));
+        for (i, sums) in tile.iter_mut().enumerate() {
+            let value = F32x4::load_splat(x.add(i * row));
+            sums[0] = value.mul_add(low, sums[0]);
+            sums[1] = value.mul_add(high, sums[1]);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Pools: maximum over windows, and the mean of a plane.
+//!
+//! A maximum is taken first down the columns into one padded row in scratch, then along that
+//! row, both in vectors; so any window costs its height plus its width and not their product.
+
+use crate::KernelError;
+use crate::geometry::{Axis, Pool2d};
+use crate::scratch;
+use crate::variant::F32x4;
+use crate::vector::Vector;
+
+/// Computes a maximum pool.
+///
+/// # Errors
+/// [`KernelError::Scratch`].
+///
+/// # Safety
+/// `x` and `y` have the extents that [`crate::graphlet_max_pool2d_f32`] gives for `pool`.
+pub(crate) unsafe fn max_pool2d(
+    pool: &Pool2d,
+    x: *const f32,
+    y: *mut f32,
+) -> Result<(), KernelError> {
+    let (rows, columns) = (pool.rows, pool.columns);
+    // Vectors of four outputs may read this far behind the last window.
+    let slack = 8 * columns.stride.min(2);
+    let length = (columns.before + columns.input).max(columns.reach(columns.output)) + slack;
+    scratch::with(length, |scratch| {
+        let line = &mut scratch[..length];
+        // The padding is never written again.
+        line.fill(f32::NEG_INFINITY);
+        for plane in 0..pool.planes {
+            for row in 0..rows.output {
+                let start = rows.start(row);
+                let first = start.clamp(0, rows.input as isize) as usize;
+                let end = start + rows.window() as isize;
+                let end = end.clamp(first as isize, rows.input as isize) as usize;
+                // SAFETY: `first..end` are rows of the plane, `row` is one of its output.
+                unsafe {
+                    let x = x.add((plane * rows.input + first) * columns.input);
+                    let inside = &mut line[columns.before..][..columns.input];
+                    down(x, end - first, inside);
+                    let y = y.add((plane * rows.output + row) * columns.output);
+                    along(line, &columns, y);
+                }
+            }
+        }
+    })
+}
+
+/// Maximum of `rows` rows, column by column.
+///
+/// # Safety
+/// `x` points to `rows` rows as long as `to`.
+#[inline(never)]
+unsafe fn down(x: *const f32, rows: usize, to: &mut [f32]) {
+    let columns = to.len();
+    let nothing = F32x4::splat(f32::NEG_INFINITY);
+    if columns < 4 {
+        for (column, to) in to.iter_mut().enumerate() {
+            // SAFETY: row and column are inside the caller's extents.
+            let values = (0..rows).map(|row| unsafe { *x.add(row * columns + column) });
+            *to = values
+                .fold(f32::NEG_INFINITY, |most, value| if most < value { value } else { most });
+        }
+        return;
+    }
+    let to = to.as_mut_ptr();
+    let mut column = 0;
+    while column < columns {
+        let at = column.min(columns - 4);
+        // SAFETY: four columns from `at` on exist; rows are the caller's promise.
+        unsafe {
+            let mut from = x.add(at);
+            let mut most = nothing;
+            let mut left = rows;
+            // Three rows are what nearly every model has.
+            while left >= 3 {
+                most = most.larger(F32x4::load(from));
+                most = most.larger(F32x4::load(from.add(columns)));
+                most = most.larger(F32x4::load(from.add(2 * columns)));
+                from = from.wrapping_add(3 * columns);
+                left -= 3;
+            }
+            while left > 0 {
+                most = most.larger(F32x4::load(from));
+                from = from.wrapping_add(columns);
+                left -= 1;
+            }
+            most.store(to.add(at));
+        }
+        column += 4;
+    }
+}
+
+/// Maxima along a row, one for each window.
+///
+/// # Safety
+/// `line` holds all windows and the slack behind them, `y` one row of output.
+#[inline(always)]
+unsafe fn along(line: &[f32], columns: &Axis, y: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (columns.stride, columns.kernel) {
+            (1, _) if columns.output >= 4 => along_1(line, columns.kernel, columns.output, y),
+            (2, 3) if columns.output >= 4 => along_2::<3>(line, 3, columns.output, y),
+            (2, 2) if columns.output >= 4 => along_2::<2>(line, 2, columns.output, y),
+            (2, kernel) if columns.output >= 4 => along_2::<0>(line, kernel, columns.output, y),
+            _ => {
+                for i in 0..columns.output {
+                    let window = &line[i * columns.stride..][..columns.kernel];
+                    *y.add(i) = window.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                }
+            }
+        }
+    }
+}
+
+/// Windows at stride 1.
+///
+/// # Safety
+/// As [`along`]; there are at least four outputs.
+#[inline(never)]
+unsafe fn along_1(line: &[f32], kernel: usize, outputs: usize, y: *mut f32) {
+    let mut i = 0;
+    while i < outputs {
+        let at = i.min(outputs - 4);
+        // SAFETY: the windows of `at..at + 4` end inside `line`.
+        unsafe {
+            let from = line.as_ptr().add(at);
+            let mut most = F32x4::load(from);
+            for tap in 1..kernel {
+                most = most.larger(F32x4::load(from.add(tap)));
+            }
+            most.store(y.add(at));
+        }
+        i += 4;
+    }
+}
+
+/// Windows at stride 2; `KERNEL` is the window's width if it is known, else 0.
+///
+/// # Safety
+/// As [`along`]; there are at least four outputs.
+#[inline(never)]
+unsafe fn along_2<const KERNEL: usize>(line: &[f32], kernel: usize, outputs: usize, y: *mut f32) {
+    let kernel = if KERNEL > 0 { KERNEL } else { kernel };
+    let mut i = 0;
+    while i < outputs {
+        let at = i.min(outputs - 4);
+        // SAFETY: the windows of `at..at + 4` end at `2 * at + 6 + kernel`; vectors read at most
+        // two values more, which is less than the slack.
+        unsafe {
+            let from = line.as_ptr().add(2 * at);
+            let (low, high) = (F32x4::load(from), F32x4::load(from.add(4)));
+            let mut most = low.evens(high);
+            if kernel > 1 {
+                most = most.larger(low.odds(high));
+            }
+            let mut tap = 2;
+            while tap < kernel {
+                let (low, high) = (F32x4::load(from.add(tap)), F32x4::load(from.add(tap + 4)));
+                most = most.larger(low.evens(high));
+                if tap + 1 < kernel {
+                    most = most.larger(low.odds(high));
+                }
+                tap += 2;
+            }
+            most.store(y.add(at));
+        }
+        i += 4;
+    }
+}
+
+/// Computes the mean of each plane: `y[i]` of the `plane` values from `x[i * plane]` on.
+///
+/// # Safety
+/// `x` holds `planes * plane` values, `y` `planes`.
+pub(crate) unsafe fn global_avg_pool(planes: usize, plane: usize, x: *const f32, y: *mut f32) {
+    for i in 0..planes {
+        // SAFETY: the caller's promise.
+        unsafe { *y.add(i) = sum(x.add(i * plane), plane) / plane as f32 }
+    }
+}
+
+/// Sum of `count` values, in sixteen interleaved parts.
+///
+/// # Safety
+/// `x` points to them.
+unsafe fn sum(x: *const f32, count: usize) -> f32 {
+    let mut parts = [F32x4::splat(0.0); 4];
+    let mut lanes = [0.0; 4];
+    let mut i = 0;
+    // SAFETY: vectors end at `count` at most; `lanes` holds four values.
+    unsafe {
+        while i + 16 <= count {
+            for (j, part) in parts.iter_mut().enumerate() {
+                *part = part.add(F32x4::load(x.add(i + 4 * j)));
+            }
+            i += 16;
+        }
+        while i + 4 <= count {
+            parts[0] = parts[0].add(F32x4::load(x.add(i)));
+            i += 4;
+        }
+        let [a, b, c, d] = parts;
+        a.add(b).add(c.add(d)).store(lanes.as_mut_ptr());
+        let mut total = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+        while i < count {
+            total += *x.add(i);
+            i += 1;
+        }
+        total
+    }
+}

@@ -1,0 +1,181 @@
+//! What each kernel computes, written to be read: no vectors, no tricks, sums in `f64`.
+//!
+//! The tests compare the kernels with these functions. Weights are plain, `[oc][ic / groups]
+//! [kh][kw]` and `[n][k]`; [`pack_conv2d`], [`pack_conv2d_bias`], [`pack_dense`] and
+//! [`pack_dense_bias`] bring them into the layouts that the kernels read.
+
+use crate::geometry::{Axis, Conv2d, Dense, Pool2d};
+
+/// The input position that one tap of one output reads, unless it is padding.
+fn position(axis: &Axis, output: usize, tap: usize) -> Option<usize> {
+    let position = (output * axis.stride + tap * axis.dilation).checked_sub(axis.before)?;
+    (position < axis.input).then_some(position)
+}
+
+/// A convolution, depthwise ones included: `weights` is `[oc][ic / groups][kh][kw]`, `bias`
+/// `[oc]`, `residual` empty or laid out as the output.
+#[must_use]
+pub fn conv2d(
+    conv: &Conv2d,
+    x: &[f32],
+    weights: &[f32],
+    bias: &[f32],
+    residual: &[f32],
+) -> Vec<f32> {
+    let Conv2d { batch, groups, group_inputs, group_outputs, rows, columns, clamp } = conv;
+    let outputs = groups * group_outputs;
+    let mut y = Vec::with_capacity(batch * outputs * conv.output_plane());
+    for image in 0..*batch {
+        for output in 0..outputs {
+            let first_input = image * groups * group_inputs + output / group_outputs * group_inputs;
+            for row in 0..rows.output {
+                for column in 0..columns.output {
+                    let mut sum = f64::from(bias[output]);
+                    for input in 0..*group_inputs {
+                        for tap_row in 0..rows.kernel {
+                            for tap_column in 0..columns.kernel {
+                                let at_row = position(rows, row, tap_row);
+                                let at_column = position(columns, column, tap_column);
+                                let (Some(at_row), Some(at_column)) = (at_row, at_column) else {
+                                    continue;
+                                };
+                                let channel = first_input + input;
+                                let x_at =
+                                    (channel * rows.input + at_row) * columns.input + at_column;
+                                let w_at = ((output * group_inputs + input) * rows.kernel
+                                    + tap_row)
+                                    * columns.kernel
+                                    + tap_column;
+                                sum += f64::from(x[x_at]) * f64::from(weights[w_at]);
+                            }
+                        }
+                    }
+                    if let Some(value) = residual.get(y.len()) {
+                        sum += f64::from(*value);
+                    }
+                    y.push(clamp.apply(sum as f32));
+                }
+            }
+        }
+    }
+    y
+}
+
+/// A dense layer: `weights` is `[n][k]`, `bias` `[n]`.
+#[must_use]
+pub fn dense(dense: &Dense, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f32> {
+    let mut y = Vec::with_capacity(dense.batch * dense.outputs);
+    for row in x.chunks_exact(dense.inputs) {
+        for (weights, bias) in weights.chunks_exact(dense.inputs).zip(bias) {
+            let products = row.iter().zip(weights).map(|(x, w)| f64::from(*x) * f64::from(*w));
+            y.push(dense.clamp.apply((f64::from(*bias) + products.sum::<f64>()) as f32));
+        }
+    }
+    y
+}
+
+/// A maximum pool; NaN is skipped.
+#[must_use]
+pub fn max_pool2d(pool: &Pool2d, x: &[f32]) -> Vec<f32> {
+    let Pool2d { planes, rows, columns } = pool;
+    let mut y = Vec::with_capacity(planes * rows.output * columns.output);
+    for plane in 0..*planes {
+        for row in 0..rows.output {
+            for column in 0..columns.output {
+                let mut most = f32::NEG_INFINITY;
+                for at_row in (0..rows.kernel).filter_map(|tap| position(rows, row, tap)) {
+                    for at_column in
+                        (0..columns.kernel).filter_map(|tap| position(columns, column, tap))
+                    {
+                        most =
+                            most.max(x[(plane * rows.input + at_row) * columns.input + at_column]);
+                    }
+                }
+                y.push(most);
+            }
+        }
+    }
+    y
+}
+
+/// The mean of each plane of `plane` values.
+#[must_use]
+pub fn global_avg_pool(plane: usize, x: &[f32]) -> Vec<f32> {
+    let mean = |values: &[f32]| values.iter().copied().map(f64::from).sum::<f64>() / plane as f64;
+    x.chunks_exact(plane).map(|values| mean(values) as f32).collect()
+}
+
+/// Packs `[oc][steps]` weights as `[groups][ceil(ocg / 8)][steps][8]`.
+#[must_use]
+pub fn pack_conv2d(conv: &Conv2d, weights: &[f32]) -> Vec<f32> {
+    let group_values = conv.group_outputs * conv.steps();
+    let groups = weights.chunks_exact(group_values);
+    groups.flat_map(|group| pack(group, conv.steps(), 8)).collect()
+}
+
+/// Packs `[oc]` biases as `[groups][ceil(ocg / 8) * 8]`.
+#[must_use]
+pub fn pack_conv2d_bias(conv: &Conv2d, bias: &[f32]) -> Vec<f32> {
+    bias.chunks_exact(conv.group_outputs).flat_map(|group| pack(group, 1, 8)).collect()
+}
+
+/// Packs `[n][k]` weights as `[ceil(n / 32)][k][32]`.
+#[must_use]
+pub fn pack_dense(dense: &Dense, weights: &[f32]) -> Vec<f32> {
+    pack(weights, dense.inputs, 32)
+}
+
+/// Packs `[n]` biases as `[ceil(n / 32) * 32]`.
+#[must_use]
+pub fn pack_dense_bias(bias: &[f32]) -> Vec<f32> {
+    pack(bias, 1, 32)
+}
+
+/// Turns `[outputs][steps]` into `[ceil(outputs / lanes)][steps][lanes]`, the tail zero.
+fn pack(weights: &[f32], steps: usize, lanes: usize) -> Vec<f32> {
+    let outputs = weights.len() / steps;
+    let mut packed = vec![0.0; outputs.div_ceil(lanes) * lanes * steps];
+    for output in 0..outputs {
+        for step in 0..steps {
+            let at = (output / lanes * steps + step) * lanes + output % lanes;
+            packed[at] = weights[output * steps + step];
+        }
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Clamp;
+
+    #[test]
+    fn a_convolution_worked_out_by_hand() {
+        // The 3x3 sum over a 2x2 image with padding 1 sees all four pixels everywhere.
+        let axis = Axis::new(2, 2, 3, 1, 1, 1).expect("a valid axis");
+        let clamp = Clamp::new(0.0, 12.0).expect("a valid clamp");
+        let conv = Conv2d::new(1, 1, 2, 1, axis, axis, clamp).expect("a valid convolution");
+        let weights: Vec<f32> = [[1.0; 9], [-1.0; 9]].concat();
+        let y = conv2d(&conv, &[1.0, 2.0, 3.0, 4.0], &weights, &[0.5, 10.5], &[0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(y, [10.5, 11.5, 12.0, 12.0, 0.5, 0.5, 0.5, 0.5]);
+    }
+
+    #[test]
+    fn weights_are_packed_block_by_block() {
+        let weights: Vec<f32> = (0..18).map(|value| value as f32).collect();
+        let packed = pack(&weights, 2, 8);
+        assert_eq!(packed.len(), 32);
+        assert_eq!(packed[..8], [0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0]);
+        assert_eq!(packed[8..16], [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0]);
+        assert_eq!(packed[16..18], [16.0, 0.0]);
+        assert_eq!(packed[24..26], [17.0, 0.0]);
+    }
+
+    #[test]
+    fn a_pool_skips_its_padding() {
+        let axis = Axis::new(3, 2, 2, 2, 1, 1).expect("a valid axis");
+        let pool = Pool2d::new(1, 1, axis, axis).expect("a valid pool");
+        let x = [-9.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0];
+        assert_eq!(max_pool2d(&pool, &x), [-9.0, -7.0, -3.0, -1.0]);
+    }
+}

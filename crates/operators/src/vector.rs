@@ -1,0 +1,55 @@
+//! What the kernels need of a vector of four `f32` values.
+
+/// Four `f32` values, lane 0 first in memory.
+pub(crate) trait Vector: Copy {
+    /// Four neighbouring values, of any alignment that `f32` allows.
+    ///
+    /// # Safety
+    /// `from` points to four readable values.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// One value in all lanes.
+    ///
+    /// # Safety
+    /// `from` points to a readable value.
+    unsafe fn load_splat(from: *const f32) -> Self;
+
+    /// Writes the lanes to four neighbouring places.
+    ///
+    /// # Safety
+    /// `to` points to four writable values.
+    unsafe fn store(self, to: *mut f32);
+
+    /// `value` in all lanes.
+    fn splat(value: f32) -> Self;
+
+    /// Lane `LANE` in all lanes.
+    fn broadcast<const LANE: usize>(self) -> Self;
+
+    /// The sum.
+    fn add(self, other: Self) -> Self;
+
+    /// `self * factor + addend`, rounded once or twice.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// `other` where it is greater, else `self`: a NaN in `self` stays, one in `other` is skipped.
+    fn larger(self, other: Self) -> Self;
+
+    /// `other` where it is less, else `self`: a NaN in `self` stays, one in `other` is skipped.
+    fn smaller(self, other: Self) -> Self;
+
+    /// Lanes 0 and 2 of `self`, then of `next`.
+    fn evens(self, next: Self) -> Self;
+
+    /// Lanes 1 and 3 of `self`, then of `next`.
+    fn odds(self, next: Self) -> Self;
+
+    /// The last lane of `self`, then the first three of `next`.
+    fn last_then(self, next: Self) -> Self;
+
+    /// The last three lanes of `self`, then the first of `next`.
+    fn rest_then(self, next: Self) -> Self;
+
+    /// Rows become columns.
+    fn transpose(rows: [Self; 4]) -> [Self; 4];
+}

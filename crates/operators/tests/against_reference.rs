@@ -1,0 +1,155 @@
+//! The native kernels, called through their C symbols, against the plain reference.
+#![expect(unsafe_code, reason = "the C symbols take raw pointers")]
+
+mod support;
+
+use std::ptr;
+
+use operators::{
+    graphlet_conv2d_f32, graphlet_dense_f32, graphlet_depthwise_conv2d_f32,
+    graphlet_global_avg_pool_f32, graphlet_max_pool2d_f32,
+};
+use support::{Call, Case, Random, Window};
+
+/// Runs a call natively. The output begins as NaN, so that a value nobody wrote shows, and so do
+/// the values around it, so that a write outside shows.
+fn run(call: &Call) -> Result<Vec<f32>, i32> {
+    const MARGIN: usize = 64;
+    let mut output = vec![f32::NAN; call.want.len() + 2 * MARGIN];
+    let (x, w, b) = (call.x.as_ptr(), call.weights.as_ptr(), call.bias.as_ptr());
+    let r = match &call.residual {
+        Some(residual) if !residual.is_empty() => residual.as_ptr(),
+        _ => ptr::null(),
+    };
+    let (lo, hi) = call.clamp.unwrap_or_default();
+    let y = output[MARGIN..].as_mut_ptr();
+    let e = &call.extents[..];
+    // SAFETY: `Case::prepare` made the buffers with the extents it passes, in the layouts that
+    // the symbols document.
+    let answer = unsafe {
+        match call.symbol {
+            "graphlet_conv2d_f32" => graphlet_conv2d_f32(
+                x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10],
+                e[11], e[12], e[13], e[14], e[15], lo, hi,
+            ),
+            "graphlet_depthwise_conv2d_f32" => graphlet_depthwise_conv2d_f32(
+                x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10],
+                e[11], e[12], e[13], lo, hi,
+            ),
+            "graphlet_dense_f32" => graphlet_dense_f32(x, w, b, y, e[0], e[1], e[2], lo, hi),
+            "graphlet_max_pool2d_f32" => graphlet_max_pool2d_f32(
+                x, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10], e[11],
+            ),
+            _ => graphlet_global_avg_pool_f32(x, y, e[0], e[1], e[2]),
+        }
+    };
+    let (before, rest) = output.split_at(MARGIN);
+    let (output, behind) = rest.split_at(call.want.len());
+    assert!(before.iter().chain(behind).all(|value| value.is_nan()), "a write outside the output");
+    if answer == 0 { Ok(output.to_vec()) } else { Err(answer) }
+}
+
+fn check(case: Case, seed: u64) {
+    let call = case.prepare(seed);
+    let got = run(&call).unwrap_or_else(|code| panic!("{case:?} answers {code}"));
+    call.check(&got).unwrap_or_else(|error| panic!("{case:?} with seed {seed}: {error}"));
+}
+
+#[test]
+fn every_layer_shape_agrees_with_the_reference() {
+    for (seed, case) in support::layers().into_iter().enumerate() {
+        check(case, seed as u64);
+    }
+}
+
+#[test]
+fn any_odd_shape_agrees_with_the_reference() {
+    let mut random = Random::new(7);
+    for seed in 0..4000 {
+        check(Case::random(&mut random), seed);
+    }
+}
+
+#[test]
+fn a_value_passes_where_there_is_no_clamp() {
+    let mut call = Case::dense(1, 1, 3).prepare(1);
+    call.x = vec![1.0];
+    call.weights[..3].copy_from_slice(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
+    let y = run(&call).expect("the geometry is valid");
+    assert!(y[0] == f32::INFINITY && y[1] == f32::NEG_INFINITY && y[2].is_nan(), "{y:?}");
+}
+
+#[test]
+fn a_nan_passes_through_a_clamp_and_a_maximum_skips_it() {
+    for mut call in [
+        Case::depthwise(1, 8, 3, 1).prepare(1),
+        Case::depthwise(1, 8, 5, 1).prepare(1),
+        Case::conv(1, 1, 8, 3, 1).prepare(1),
+    ] {
+        call.x.fill(f32::NAN);
+        let y = run(&call).expect("the geometry is valid");
+        assert!(y.iter().all(|value| value.is_nan()), "{} {y:?}", call.symbol);
+    }
+    for side in [3, 9] {
+        let mut call = Case::max_pool(1, side, 3, 2, 1).prepare(1);
+        call.x.fill(f32::NAN);
+        call.x[0] = 3.0;
+        let y = run(&call).expect("the geometry is valid");
+        assert_eq!(y[0], 3.0);
+        assert!(y[1..].iter().all(|value| *value == f32::NEG_INFINITY), "{y:?}");
+    }
+}
+
+#[test]
+fn bad_geometry_is_refused_before_anything_is_read() {
+    let call = Case::conv(4, 8, 8, 3, 1).prepare(1);
+    for at in 0..call.extents.len() {
+        for value in [0, -1, i32::MIN, i32::MAX] {
+            // Padding may be zero.
+            if (value == 0 && (at == 13 || at == 14)) || call.extents[at] == value {
+                continue;
+            }
+            let mut call = call.clone();
+            call.extents[at] = value;
+            assert_eq!(run(&call), Err(-1), "argument {at} is {value}");
+        }
+    }
+    let mut empty = call.clone();
+    empty.clamp = Some((1.0, 0.0));
+    assert_eq!(run(&empty), Err(-1));
+    let mut call = Case::max_pool(2, 8, 3, 2, 0).prepare(1);
+    call.extents[4] = 40;
+    assert_eq!(run(&call), Err(-1));
+    let mut call = Case::dense(1, 4, 4).prepare(1);
+    call.extents = vec![1 << 16, 1 << 16, 4];
+    assert_eq!(run(&call), Err(-1));
+    let mut call = Case::MeanPool { batch: 1, channels: 2, plane: 4 }.prepare(1);
+    call.extents[2] = 0;
+    assert_eq!(run(&call), Err(-1));
+    // SAFETY: a null pointer is answered before anything is read.
+    let answer = unsafe { graphlet_global_avg_pool_f32(ptr::null(), ptr::null_mut(), 1, 1, 1) };
+    assert_eq!(answer, -1);
+}
+
+#[test]
+fn a_window_without_any_input_gives_the_bias() {
+    let rows = Window { input: 4, output: 9, kernel: 3, stride: 1, dilation: 1, before: 4 };
+    for (inputs, outputs, groups) in [(2, 9, 1), (2, 2, 2)] {
+        check(
+            Case::Conv {
+                batch: 1,
+                inputs,
+                outputs,
+                groups,
+                rows,
+                columns: rows,
+                residual: true,
+                clamp: support::NO_CLAMP,
+            },
+            3,
+        );
+    }
+    let clamp = support::NO_CLAMP;
+    check(Case::Depthwise { batch: 1, channels: 3, rows, columns: rows, residual: true, clamp }, 3);
+    check(Case::MaxPool { batch: 1, channels: 3, rows, columns: rows }, 3);
+}

@@ -1,0 +1,486 @@
+//! Cases, inputs and expectations that the native and the wasm tests and the bench share.
+//!
+//! Inputs are small whole numbers, so every sum is exact in `f32` whatever its order and however
+//! often it is rounded: kernels must agree with the reference to the bit.
+
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use operators::geometry::{Axis, Clamp, Conv2d, Dense, Pool2d};
+use operators::reference;
+
+/// A small generator with a seed (SplitMix64), so that a failure repeats.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub fn between(&mut self, low: i32, high: i32) -> i32 {
+        low + (self.next() % (high - low + 1) as u64) as i32
+    }
+
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[(self.next() % choices.len() as u64) as usize]
+    }
+
+    /// Whole numbers from -4 to 4.
+    pub fn values(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.between(-4, 4) as f32).collect()
+    }
+}
+
+/// Extents along one axis, as the C symbols take them.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    pub input: i32,
+    pub output: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub dilation: i32,
+    pub before: i32,
+}
+
+impl Window {
+    /// A window with the given padding before and behind.
+    pub fn padded(
+        input: i32,
+        kernel: i32,
+        stride: i32,
+        dilation: i32,
+        before: i32,
+        after: i32,
+    ) -> Self {
+        let left = input + before + after - (kernel - 1) * dilation - 1;
+        assert!(left >= 0, "the window is larger than its input");
+        Self { input, output: left / stride + 1, kernel, stride, dilation, before }
+    }
+
+    /// A window with half its taps as padding on both sides, as most models have it.
+    pub fn same(input: i32, kernel: i32, stride: i32) -> Self {
+        Self::padded(input, kernel, stride, 1, kernel / 2, kernel / 2)
+    }
+
+    pub fn axis(self) -> Axis {
+        let Self { input, output, kernel, stride, dilation, before } = self;
+        Axis::new(input, output, kernel, stride, dilation, before).expect("a valid window")
+    }
+
+    /// Any window whose padding is smaller than itself.
+    pub fn random(random: &mut Random, most: i32) -> Self {
+        loop {
+            let input = random.between(1, most);
+            let kernel = random.one_of(&[1, 1, 2, 3, 3, 3, 4, 5, 5, 7]);
+            let dilation = random.one_of(&[1, 1, 1, 2, 3]);
+            let stride = random.one_of(&[1, 1, 2, 2, 3, 4]);
+            let window = (kernel - 1) * dilation + 1;
+            let before = random.between(0, window.min(4));
+            let after = random.between(0, window.min(4));
+            if input + before + after >= window {
+                return Self::padded(input, kernel, stride, dilation, before, after);
+            }
+        }
+    }
+}
+
+/// One call of a kernel.
+#[derive(Debug, Clone, Copy)]
+pub enum Case {
+    Conv {
+        batch: i32,
+        inputs: i32,
+        outputs: i32,
+        groups: i32,
+        rows: Window,
+        columns: Window,
+        residual: bool,
+        clamp: (f32, f32),
+    },
+    Depthwise {
+        batch: i32,
+        channels: i32,
+        rows: Window,
+        columns: Window,
+        residual: bool,
+        clamp: (f32, f32),
+    },
+    Dense {
+        batch: i32,
+        inputs: i32,
+        outputs: i32,
+        clamp: (f32, f32),
+    },
+    MaxPool {
+        batch: i32,
+        channels: i32,
+        rows: Window,
+        columns: Window,
+    },
+    MeanPool {
+        batch: i32,
+        channels: i32,
+        plane: i32,
+    },
+}
+
+pub const NO_CLAMP: (f32, f32) = (f32::MIN, f32::MAX);
+pub const RELU6: (f32, f32) = (0.0, 6.0);
+
+impl Case {
+    /// A plain convolution over a square map.
+    pub fn conv(inputs: i32, outputs: i32, side: i32, kernel: i32, stride: i32) -> Self {
+        let window = Window::same(side, kernel, stride);
+        let (rows, columns) = (window, window);
+        let (batch, groups, residual) = (1, 1, false);
+        Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, clamp: NO_CLAMP }
+    }
+
+    /// A plain depthwise convolution over a square map.
+    pub fn depthwise(channels: i32, side: i32, kernel: i32, stride: i32) -> Self {
+        let window = Window::same(side, kernel, stride);
+        let (rows, columns) = (window, window);
+        Self::Depthwise { batch: 1, channels, rows, columns, residual: false, clamp: RELU6 }
+    }
+
+    pub fn max_pool(channels: i32, side: i32, kernel: i32, stride: i32, padding: i32) -> Self {
+        let window = Window::padded(side, kernel, stride, 1, padding, padding);
+        Self::MaxPool { batch: 1, channels, rows: window, columns: window }
+    }
+
+    pub fn dense(batch: i32, inputs: i32, outputs: i32) -> Self {
+        Self::Dense { batch, inputs, outputs, clamp: NO_CLAMP }
+    }
+
+    /// Any call whose tensors are small.
+    pub fn random(random: &mut Random) -> Self {
+        let batch = random.one_of(&[1, 1, 2, 3]);
+        let (rows, columns) = (Window::random(random, 19), Window::random(random, 19));
+        let residual = random.one_of(&[false, true]);
+        let clamp = random.one_of(&[NO_CLAMP, RELU6, (-20.0, 20.0), (0.0, f32::MAX)]);
+        match random.between(0, 9) {
+            0..=3 => {
+                let groups = random.one_of(&[1, 1, 1, 2, 3]);
+                let inputs = groups * random.between(1, 9);
+                let outputs = groups * random.between(1, 19);
+                Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, clamp }
+            }
+            4..=6 => {
+                let channels = random.between(1, 5);
+                // The fast paths want equal strides and windows of three.
+                let fast = random.one_of(&[true, false]);
+                let (rows, columns) = if fast {
+                    let stride = random.one_of(&[1, 2]);
+                    let mut axis = || {
+                        let (input, before) = (random.between(3, 23), random.between(0, 2));
+                        Window::padded(input, 3, stride, 1, before, random.between(0, 2))
+                    };
+                    (axis(), axis())
+                } else {
+                    (rows, columns)
+                };
+                Self::Depthwise { batch, channels, rows, columns, residual, clamp }
+            }
+            7 => {
+                let (batch, inputs) = (random.between(1, 9), random.between(1, 70));
+                Self::Dense { batch, inputs, outputs: random.between(1, 100), clamp }
+            }
+            8 => {
+                let channels = random.between(1, 5);
+                let plain = |window: Window| Window {
+                    dilation: 1,
+                    output: (window.input + window.before - window.kernel).max(0) / window.stride
+                        + 1,
+                    ..window
+                };
+                let (rows, columns) = (plain(rows), plain(columns));
+                Self::MaxPool { batch, channels, rows, columns }
+            }
+            _ => Self::MeanPool {
+                batch,
+                channels: random.between(1, 5),
+                plane: random.between(1, 99),
+            },
+        }
+    }
+
+    /// Multiply-adds, or values read by a pool.
+    pub fn work(&self) -> f64 {
+        let area = |rows: &Window, columns: &Window| {
+            f64::from(rows.output)
+                * f64::from(columns.output)
+                * f64::from(rows.kernel)
+                * f64::from(columns.kernel)
+        };
+        match self {
+            Self::Conv { batch, inputs, outputs, groups, rows, columns, .. } => {
+                f64::from(*batch)
+                    * f64::from(*inputs / groups)
+                    * f64::from(*outputs)
+                    * area(rows, columns)
+            }
+            Self::Depthwise { batch, channels, rows, columns, .. } => {
+                f64::from(*batch) * f64::from(*channels) * area(rows, columns)
+            }
+            Self::Dense { batch, inputs, outputs, .. } => {
+                f64::from(*batch) * f64::from(*inputs) * f64::from(*outputs)
+            }
+            Self::MaxPool { batch, channels, rows, columns } => {
+                f64::from(*batch) * f64::from(*channels) * area(rows, columns)
+            }
+            Self::MeanPool { batch, channels, plane } => {
+                f64::from(*batch) * f64::from(*channels) * f64::from(*plane)
+            }
+        }
+    }
+
+    /// Inputs for this call and what it must give.
+    pub fn prepare(&self, seed: u64) -> Call {
+        let mut random = Random::new(seed);
+        match *self {
+            Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, clamp } => {
+                let bounds = Clamp::new(clamp.0, clamp.1).expect("a valid clamp");
+                let (r, c) = (rows.axis(), columns.axis());
+                let conv = Conv2d::new(batch, inputs, outputs, groups, r, c, bounds)
+                    .expect("a valid convolution");
+                let mut call = Call::convolution(&conv, residual, &mut random);
+                call.weights = reference::pack_conv2d(&conv, &call.weights);
+                call.bias = reference::pack_conv2d_bias(&conv, &call.bias);
+                call.symbol = "graphlet_conv2d_f32";
+                call.extents = vec![
+                    batch,
+                    inputs,
+                    rows.input,
+                    columns.input,
+                    outputs,
+                    rows.output,
+                    columns.output,
+                    rows.kernel,
+                    columns.kernel,
+                    rows.stride,
+                    columns.stride,
+                    rows.dilation,
+                    columns.dilation,
+                    rows.before,
+                    columns.before,
+                    groups,
+                ];
+                call.clamp = Some(clamp);
+                call
+            }
+            Self::Depthwise { batch, channels, rows, columns, residual, clamp } => {
+                let bounds = Clamp::new(clamp.0, clamp.1).expect("a valid clamp");
+                let (r, c) = (rows.axis(), columns.axis());
+                let conv = Conv2d::new(batch, channels, channels, channels, r, c, bounds)
+                    .expect("a valid convolution");
+                let mut call = Call::convolution(&conv, residual, &mut random);
+                call.symbol = "graphlet_depthwise_conv2d_f32";
+                call.extents = vec![
+                    batch,
+                    channels,
+                    rows.input,
+                    columns.input,
+                    rows.output,
+                    columns.output,
+                    rows.kernel,
+                    columns.kernel,
+                    rows.stride,
+                    columns.stride,
+                    rows.dilation,
+                    columns.dilation,
+                    rows.before,
+                    columns.before,
+                ];
+                call.clamp = Some(clamp);
+                call
+            }
+            Self::Dense { batch, inputs, outputs, clamp } => {
+                let bounds = Clamp::new(clamp.0, clamp.1).expect("a valid clamp");
+                let dense = Dense::new(batch, inputs, outputs, bounds).expect("a valid layer");
+                let x = random.values(dense.batch * dense.inputs);
+                let weights = random.values(dense.inputs * dense.outputs);
+                let bias = random.values(dense.outputs);
+                Call {
+                    symbol: "graphlet_dense_f32",
+                    want: reference::dense(&dense, &x, &weights, &bias),
+                    x,
+                    weights: reference::pack_dense(&dense, &weights),
+                    bias: reference::pack_dense_bias(&bias),
+                    residual: None,
+                    extents: vec![batch, inputs, outputs],
+                    clamp: Some(clamp),
+                }
+            }
+            Self::MaxPool { batch, channels, rows, columns } => {
+                let pool = Pool2d::new(batch, channels, rows.axis(), columns.axis())
+                    .expect("a valid pool");
+                let x = random.values(pool.planes * pool.rows.input * pool.columns.input);
+                let mut call =
+                    Call::pool("graphlet_max_pool2d_f32", reference::max_pool2d(&pool, &x), x);
+                call.extents = vec![
+                    batch,
+                    channels,
+                    rows.input,
+                    columns.input,
+                    rows.output,
+                    columns.output,
+                    rows.kernel,
+                    columns.kernel,
+                    rows.stride,
+                    columns.stride,
+                    rows.before,
+                    columns.before,
+                ];
+                call
+            }
+            Self::MeanPool { batch, channels, plane } => {
+                let x = random.values((batch * channels * plane) as usize);
+                let want = reference::global_avg_pool(plane as usize, &x);
+                let mut call = Call::pool("graphlet_global_avg_pool_f32", want, x);
+                call.extents = vec![batch, channels, plane];
+                call
+            }
+        }
+    }
+}
+
+/// Everything that one call of a C symbol takes, and what it must write.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub symbol: &'static str,
+    pub x: Vec<f32>,
+    /// As the kernel reads them; empty for pools.
+    pub weights: Vec<f32>,
+    pub bias: Vec<f32>,
+    /// Empty when the call passes null, absent when the symbol has no such argument.
+    pub residual: Option<Vec<f32>>,
+    /// The integer arguments, in order.
+    pub extents: Vec<i32>,
+    pub clamp: Option<(f32, f32)>,
+    pub want: Vec<f32>,
+}
+
+impl Call {
+    /// Inputs with plain weights.
+    fn convolution(conv: &Conv2d, residual: bool, random: &mut Random) -> Self {
+        let outputs = conv.groups * conv.group_outputs;
+        let y = conv.batch * outputs * conv.output_plane();
+        let x = random.values(conv.batch * conv.groups * conv.group_inputs * conv.input_plane());
+        let weights = random.values(outputs * conv.steps());
+        let bias = random.values(outputs);
+        let residual = if residual { random.values(y) } else { Vec::new() };
+        let want = reference::conv2d(conv, &x, &weights, &bias, &residual);
+        let (symbol, extents) = ("", Vec::new());
+        Self { symbol, x, weights, bias, residual: Some(residual), extents, clamp: None, want }
+    }
+
+    fn pool(symbol: &'static str, want: Vec<f32>, x: Vec<f32>) -> Self {
+        let (weights, bias) = (Vec::new(), Vec::new());
+        Self { symbol, x, weights, bias, residual: None, extents: Vec::new(), clamp: None, want }
+    }
+
+    /// Compares an output with what it must be, to the bit; means may differ in the last place.
+    pub fn check(&self, got: &[f32]) -> Result<(), String> {
+        if got.len() != self.want.len() {
+            return Err(format!("{} values instead of {}", got.len(), self.want.len()));
+        }
+        for (i, (got, want)) in got.iter().zip(&self.want).enumerate() {
+            let close = (got - want).abs() <= want.abs() * f32::EPSILON;
+            if got != want && !(close && self.symbol.contains("avg")) {
+                return Err(format!("value {i} is {got} instead of {want}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The layer shapes of MobileNetV2, SqueezeNet 1.0 and ResNet50 with fewer channels, and shapes
+/// at the edges of the drivers' choices.
+pub fn layers() -> Vec<Case> {
+    let mut cases = vec![
+        // Stems.
+        Case::conv(3, 16, 224, 3, 2),
+        Case::conv(3, 8, 224, 7, 2),
+        Case::Conv {
+            batch: 1,
+            inputs: 3,
+            outputs: 16,
+            groups: 1,
+            rows: Window::padded(224, 7, 2, 1, 0, 0),
+            columns: Window::padded(224, 7, 2, 1, 0, 0),
+            residual: false,
+            clamp: (0.0, f32::MAX),
+        },
+    ];
+    // 1x1 and 3x3 at the sides of the three models; strided shortcuts; odd channel counts.
+    for side in [112, 56, 55, 54, 28, 27, 14, 13, 7] {
+        cases.push(Case::conv(24, 16, side, 1, 1));
+        cases.push(Case::conv(5, 20, side, 1, 1));
+        cases.push(Case::conv(8, 8, side, 3, 1));
+        cases.push(Case::conv(8, 16, side, 1, 2));
+        cases.push(Case::conv(7, 12, side, 3, 2));
+        cases.push(Case::depthwise(3, side, 3, 1));
+        cases.push(Case::depthwise(3, side, 3, 2));
+        cases.push(Case::depthwise(2, side, 5, 1));
+        cases.push(Case::depthwise(2, side, 5, 2));
+        cases.push(Case::max_pool(3, side, 3, 2, 0));
+        cases.push(Case::max_pool(3, side, 3, 2, 1));
+        cases.push(Case::max_pool(3, side, 2, 2, 0));
+    }
+    // Colliding planes, several chunks of pixels and of rows, tiny maps.
+    cases.push(Case::conv(96, 8, 56, 1, 1));
+    cases.push(Case::conv(64, 9, 40, 1, 1));
+    cases.push(Case::conv(64, 8, 40, 3, 1));
+    cases.push(Case::conv(80, 8, 41, 3, 2));
+    for side in 1..=5 {
+        cases.push(Case::conv(40, 17, side, 1, 1));
+        cases.push(Case::conv(9, 17, side, 3, 1));
+        cases.push(Case::conv(9, 17, side, 3, 2));
+        cases.push(Case::conv(9, 17, side, 1, 3));
+        cases.push(Case::depthwise(9, side, 3, 1));
+        cases.push(Case::depthwise(9, side, 3, 2));
+    }
+    // The padding that TensorFlow calls SAME: none before, one behind.
+    for side in [224, 113, 112, 56, 14, 8] {
+        let window = Window::padded(side, 3, 2, 1, 0, 1);
+        let (rows, columns, residual) = (window, window, true);
+        cases.push(Case::Depthwise {
+            batch: 1,
+            channels: 2,
+            rows,
+            columns,
+            residual,
+            clamp: RELU6,
+        });
+    }
+    // One image of a residual block, and two.
+    for batch in [1, 2] {
+        for kernel in [1, 3] {
+            let window = Window::same(14, kernel, 1);
+            cases.push(Case::Conv {
+                batch,
+                inputs: 16,
+                outputs: 24,
+                groups: 1,
+                rows: window,
+                columns: window,
+                residual: true,
+                clamp: (0.0, f32::MAX),
+            });
+        }
+    }
+    cases.extend([Case::dense(1, 1280, 100), Case::dense(1, 2048, 64), Case::dense(7, 33, 65)]);
+    cases.extend([Case::dense(1, 1, 1), Case::dense(4, 64, 32), Case::dense(5, 3, 31)]);
+    for plane in [1, 3, 16, 49, 169] {
+        cases.push(Case::MeanPool { batch: 2, channels: 10, plane });
+    }
+    cases
+}
