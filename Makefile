@@ -1,0 +1,45 @@
+# The commands a person types. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CACHE := $(or $(GRAPHLET_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/graphlet)
+LISTEN ?= 127.0.0.1:8081
+GRAPHLET := target/release/graphlet
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## Install what building and running models needs (safe to repeat)
+	@scripts/setup
+
+.PHONY: setup-dev
+setup-dev: ## And what checks, tests and benches need
+	@scripts/setup --dev
+
+.PHONY: build
+build: setup ## Build the command: target/release/graphlet
+	@cargo build --release --locked -p cli
+
+.PHONY: run
+run: build ## Build, sign and serve the embedded model on 127.0.0.1:8081 (LISTEN=host:port)
+	@scripts/run $(LISTEN)
+
+.PHONY: check
+check: setup-dev ## Format, lints, docs, licences, Python types: no tests
+	@scripts/check
+
+.PHONY: test
+test: check ## Everything that check does, and all tests
+	@scripts/test
+
+.PHONY: bench
+bench: build setup-dev ## Milliseconds per picture and phase beside onnxruntime, on this machine
+	@scripts/bench
+
+.PHONY: clean
+clean: ## Remove what was built here (caches in ~/.cache/graphlet stay)
+	@rm -rf target build
