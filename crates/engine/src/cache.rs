@@ -1,0 +1,355 @@
+//! Compiled code on disk, by content: compiled once, mapped ever after.
+//!
+//! Machine code that is loaded runs with all rights of this process, so a directory counts only
+//! if nobody but its owner (this user or root) could have put something there. Against accidents
+//! (a full disk, a power cut, a flipped bit) each file ends with a checksum; whatever does not
+//! match is compiled again.
+
+#![allow(unsafe_code, reason = "compiled code is mapped and trusted")]
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use tracing::debug;
+use wasmtime::Module;
+
+// Machine code and weights of twenty large models; older files go first.
+const MAX_CACHE_BYTES: u64 = 4 << 30;
+
+const TRAILER_MAGIC: [u8; 8] = *b"graphlet";
+const TRAILER_BYTES: usize = 24;
+
+/// A directory of compiled code.
+#[derive(Debug)]
+pub struct CodeCache {
+    dir: PathBuf,
+}
+
+/// Compiled code could not be kept or found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// Somebody else could write there.
+    #[error("`{}` {reason}: compiled code is loaded only from a directory that its owner alone can write", path.display())]
+    Unsafe {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The file system said no.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no such entry.
+    #[error("no such entry")]
+    Absent,
+    /// The file is cut short or altered.
+    #[error("`{}` is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// wasmtime does not take it.
+    #[error("`{}` is not for this engine", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What wasmtime says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl CodeCache {
+    /// Opens `dir`, making it (mode 0700) if need be.
+    ///
+    /// # Errors
+    /// [`CacheError::Unsafe`] unless it is a directory of this user or of root that no one else
+    /// can write, and the same holds for the directories above it (but for sticky ones such as
+    /// `/tmp`).
+    pub fn open(dir: &Path) -> Result<Self, CacheError> {
+        let fail = |action| {
+            let path = dir.to_owned();
+            move |source| CacheError::Io { action, path, source }
+        };
+        private_dir_builder().create(dir).map_err(fail("create"))?;
+        // Symbolic links resolved: what is checked is what is used.
+        let dir = fs::canonicalize(dir).map_err(fail("resolve"))?;
+        for ancestor in dir.ancestors() {
+            let metadata = fs::symlink_metadata(ancestor).map_err(fail("inspect"))?;
+            let reason = if !metadata.is_dir() {
+                Some("is not a directory")
+            } else {
+                permission_fault(&metadata, ancestor != dir)
+            };
+            if let Some(reason) = reason {
+                return Err(CacheError::Unsafe { path: ancestor.to_owned(), reason });
+            }
+        }
+        Ok(Self { dir })
+    }
+
+    pub(crate) fn entry(&self, key: &[u8; 32]) -> Entry<'_> {
+        let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        Entry { cache: self, path: self.dir.join(name + ".cwasm") }
+    }
+
+    /// Removes the files that were used longest ago until the rest fits. Files in use stay
+    /// mapped where they are.
+    fn prune(&self, max_bytes: u64) -> io::Result<()> {
+        let mut files = Vec::new();
+        for file in fs::read_dir(&self.dir)? {
+            let file = file?;
+            if file.path().extension().is_some_and(|extension| extension == "cwasm") {
+                let metadata = file.metadata()?;
+                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                files.push((used, metadata.len(), file.path()));
+            }
+        }
+        files.sort_unstable_by(|a, b| b.cmp(a));
+        let mut total = 0;
+        for (_, bytes, path) in files {
+            total += bytes;
+            if total > max_bytes {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One module's place in the cache.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    cache: &'a CodeCache,
+    path: PathBuf,
+}
+
+impl Entry<'_> {
+    /// Maps the code.
+    pub(crate) fn load(&self, engine: &wasmtime::Engine) -> Result<Module, CacheError> {
+        let fail =
+            |action| move |source| CacheError::Io { action, path: self.path.clone(), source };
+        let mut file = match open_no_follow(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(CacheError::Absent);
+            }
+            opened => opened.map_err(fail("open"))?,
+        };
+        let metadata = file.metadata().map_err(fail("inspect"))?;
+        let reason = if !metadata.is_file() {
+            Some("is not a file")
+        } else {
+            permission_fault(&metadata, false)
+        };
+        if let Some(reason) = reason {
+            return Err(CacheError::Unsafe { path: self.path.clone(), reason });
+        }
+        if !intact(&mut file, metadata.len()).map_err(fail("read"))? {
+            return Err(CacheError::Damaged { path: self.path.clone() });
+        }
+        // Marks the entry as used; a cache that may only be read works as well.
+        if let Err(error) = file.set_modified(SystemTime::now()) {
+            debug!(%error, "Use of cached code was not marked");
+        }
+        // SAFETY: these are the bytes that wasmtime wrote (the checksum over the open file says
+        // so), under a name that stands for this engine's version and settings, which wasmtime
+        // checks once more. They cannot have come from anybody but this user or root, and cannot
+        // be changed by others while they are mapped (`CodeCache::open` and `permission_fault`);
+        // this user's processes replace entries by renaming, and never write into one.
+        let module = unsafe { Module::deserialize_open_file(engine, file) };
+        module
+            .map_err(|error| CacheError::Refused { path: self.path.clone(), source: error.into() })
+    }
+
+    /// Keeps the code; whole or not at all.
+    pub(crate) fn write(&self, code: &[u8]) -> Result<(), CacheError> {
+        let fail =
+            |action| move |source| CacheError::Io { action, path: self.path.clone(), source };
+        let mut checksum = Checksum::default();
+        checksum.update(code);
+        // Mode 0600 is what `tempfile` gives. No fsync: after a power cut the checksum tells.
+        let mut file = tempfile::Builder::new()
+            .prefix(".new-")
+            .tempfile_in(&self.cache.dir)
+            .map_err(fail("create"))?;
+        file.write_all(code).map_err(fail("write"))?;
+        file.write_all(&trailer(code.len() as u64, &checksum)).map_err(fail("write"))?;
+        file.persist(&self.path).map_err(|error| fail("rename")(error.error))?;
+        if let Err(error) = self.cache.prune(MAX_CACHE_BYTES) {
+            debug!(%error, "Old compiled code was not removed");
+        }
+        Ok(())
+    }
+}
+
+fn trailer(len: u64, checksum: &Checksum) -> [u8; TRAILER_BYTES] {
+    let mut trailer = [0; TRAILER_BYTES];
+    trailer[..8].copy_from_slice(&TRAILER_MAGIC);
+    trailer[8..16].copy_from_slice(&len.to_le_bytes());
+    trailer[16..].copy_from_slice(&checksum.value().to_le_bytes());
+    trailer
+}
+
+/// Whether the file ends with the trailer of what stands before it.
+fn intact(file: &mut File, len: u64) -> io::Result<bool> {
+    let Some(mut left) = len.checked_sub(TRAILER_BYTES as u64) else { return Ok(false) };
+    let code_len = left;
+    file.seek(SeekFrom::Start(0))?;
+    let mut checksum = Checksum::default();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while left > 0 {
+        let part = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        match file.read_exact(&mut buffer[..part]) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
+        checksum.update(&buffer[..part]);
+        left -= part as u64;
+    }
+    let mut found = [0; TRAILER_BYTES];
+    file.read_exact(&mut found)?;
+    Ok(found == trailer(code_len, &checksum))
+}
+
+// A multiple of the checksum's block, small enough for the second-level cache.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// A checksum against accidents, at memory speed: four lanes of multiply and rotate over 64-bit
+/// words. All updates but the last are multiples of 32 bytes.
+#[derive(Debug, Clone)]
+struct Checksum {
+    lanes: [u64; 4],
+}
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self { lanes: [1, 2, 3, 4] }
+    }
+}
+
+impl Checksum {
+    // An odd constant with well-spread bits: 2^64 over the golden ratio.
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+
+    fn update(&mut self, bytes: &[u8]) {
+        let mut blocks = bytes.chunks_exact(32);
+        for block in &mut blocks {
+            for (lane, word) in self.lanes.iter_mut().zip(block.chunks_exact(8)) {
+                let word = word.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+                *lane = (*lane ^ word).wrapping_mul(Self::FACTOR).rotate_left(29);
+            }
+        }
+        let rest = blocks.remainder();
+        for (index, &byte) in rest.iter().enumerate() {
+            let lane = &mut self.lanes[index % 4];
+            *lane = (*lane ^ (u64::from(byte) + 1)).wrapping_mul(Self::FACTOR).rotate_left(29);
+        }
+    }
+
+    fn value(&self) -> u64 {
+        self.lanes
+            .iter()
+            .fold(0, |value, lane| (value ^ lane).wrapping_mul(Self::FACTOR).rotate_left(31))
+    }
+}
+
+#[cfg(unix)]
+fn private_dir_builder() -> DirBuilder {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder
+}
+
+#[cfg(not(unix))]
+fn private_dir_builder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    builder
+}
+
+#[cfg(unix)]
+fn open_no_follow(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // Without O_NONBLOCK a FIFO under this name would hang us.
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
+#[cfg(not(unix))]
+fn open_no_follow(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).open(path)
+}
+
+/// Why others could tamper with it, if they could. In a sticky directory nobody can replace what
+/// belongs to another.
+#[cfg(unix)]
+fn permission_fault(metadata: &fs::Metadata, sticky_will_do: bool) -> Option<&'static str> {
+    use std::os::unix::fs::MetadataExt;
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    // SAFETY: geteuid only reads this process's credentials.
+    let user = unsafe { libc::geteuid() };
+    if metadata.uid() != user && metadata.uid() != 0 {
+        return Some("belongs to another user");
+    }
+    let sticky = sticky_will_do && metadata.mode() & STICKY != 0;
+    (metadata.mode() & OTHERS_WRITE != 0 && !sticky).then_some("can be written by others")
+}
+
+#[cfg(not(unix))]
+fn permission_fault(_metadata: &fs::Metadata, _sticky_will_do: bool) -> Option<&'static str> {
+    Some("cannot be checked for its owner on this system")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_sees_every_bit_and_the_order() {
+        let bytes: Vec<u8> = (0..200u8).collect();
+        let sum = |bytes: &[u8]| {
+            let mut checksum = Checksum::default();
+            checksum.update(bytes);
+            checksum.value()
+        };
+        let expected = sum(&bytes);
+        for bit in 0..bytes.len() * 8 {
+            let mut altered = bytes.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(sum(&altered), expected, "bit {bit}");
+        }
+        let mut swapped = bytes.clone();
+        swapped.swap(0, 32);
+        assert_ne!(sum(&swapped), expected);
+        assert_ne!(sum(&bytes[..199]), expected);
+    }
+
+    #[test]
+    fn the_oldest_entries_leave_a_full_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path()).unwrap();
+        for (index, name) in ["old", "middle", "new"].into_iter().enumerate() {
+            let path = dir.path().join(format!("{name}.cwasm"));
+            fs::write(&path, [0; 100]).unwrap();
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1 + index as u64);
+            File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        }
+        cache.prune(250).unwrap();
+        let exists = |name: &str| dir.path().join(name).exists();
+        assert!(!exists("old.cwasm") && exists("middle.cwasm") && exists("new.cwasm"));
+    }
+}
