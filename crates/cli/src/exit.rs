@@ -5,6 +5,8 @@ use std::{fmt, process::ExitCode};
 
 use builder::BuildError;
 
+use crate::trust::Refused;
+
 /// Exit code for wrong usage or configuration.
 pub const USAGE: u8 = 2;
 
@@ -55,7 +57,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let usage = error.downcast_ref::<Usage>();
     let hint = usage
         .and_then(|usage| usage.hint_text().map(str::to_owned))
-        .or_else(|| build.and_then(BuildError::hint));
+        .or_else(|| build.and_then(BuildError::hint))
+        .or_else(|| error.downcast_ref::<Refused>().map(Refused::hint));
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }

@@ -1,9 +1,15 @@
 //! The `graphlet` command: arguments, wiring, exit codes.
 
+mod card;
 mod commands;
 mod exit;
+mod files;
+mod keys;
 mod paths;
 mod progress;
+mod shape;
+mod trust;
+mod units;
 
 use std::process::ExitCode;
 

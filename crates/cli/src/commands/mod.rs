@@ -1,6 +1,11 @@
 //! One module per subcommand, and what they share.
 
+mod build;
 mod init;
+mod inspect;
+pub mod keys;
+pub mod sign;
+mod verify;
 
 use std::{io::Write as _, path::Path, process::ExitCode};
 
@@ -9,13 +14,24 @@ use anyhow::{Context as _, Result};
 /// What the user asked for.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    Build(build::Args),
     Init(init::Args),
+    #[command(subcommand)]
+    Keys(keys::Command),
+    Sign(sign::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
 }
 
 /// Runs a subcommand.
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Build(args) => build::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Keys(command) => keys::run(&command),
+        Command::Sign(args) => sign::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
     }
 }
 

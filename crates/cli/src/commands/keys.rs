@@ -1,0 +1,152 @@
+//! `graphlet keys`: make keys, and say whose modules may run here.
+
+use std::{
+    io::{Write as _, stdout},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use claims::{IssuerKey, authentic_claims};
+
+use crate::{
+    exit::Usage,
+    files::{printable, read_module},
+    keys,
+    trust::{self, Refused, TrustFile},
+};
+
+/// Make keys, and say whose modules may run here
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make an issuer's key pair and trust it here; prints the public key
+    New(New),
+    /// Let modules run that this issuer has signed
+    Trust(Trust),
+    /// Let modules of this issuer run no more
+    Untrust(Untrust),
+    /// Show the keys of this machine, who is trusted and what was revoked
+    List,
+}
+
+/// Arguments of `keys new`.
+#[derive(Debug, clap::Args)]
+pub struct New {
+    /// Name of the key file; `issuer` is the one that signs unless another is named
+    #[arg(long, value_name = "NAME", default_value = keys::DEFAULT_ISSUER)]
+    name: String,
+    /// Do not trust it on this machine
+    #[arg(long)]
+    no_trust: bool,
+}
+
+/// Arguments of `keys trust`.
+#[derive(Debug, clap::Args)]
+pub struct Trust {
+    /// The issuer's public key, `A…`
+    #[arg(value_name = "ISSUER", required_unless_present = "module", conflicts_with = "module")]
+    issuer: Option<IssuerKey>,
+    /// Trust whoever signed this module; its signature and hash must hold
+    #[arg(long, value_name = "MODULE")]
+    module: Option<PathBuf>,
+    /// What to call the issuer in lists
+    #[arg(long, value_name = "NAME", default_value = "")]
+    name: String,
+}
+
+/// Arguments of `keys untrust`.
+#[derive(Debug, clap::Args)]
+pub struct Untrust {
+    /// The issuer's public key, `A…`
+    #[arg(value_name = "ISSUER")]
+    issuer: IssuerKey,
+}
+
+/// Runs the command.
+pub fn run(command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::New(args) => new(args),
+        Command::Trust(args) => trust_issuer(args),
+        Command::Untrust(args) => untrust(args),
+        Command::List => list(),
+    }
+}
+
+fn new(args: &New) -> Result<ExitCode> {
+    let path = keys::issuer_path(&args.name)?;
+    let Some(pair) = keys::create_issuer(&path)? else {
+        return Err(Usage::new(format!("{} is there already", path.display()))
+            .hint("--name makes another one")
+            .into());
+    };
+    if !args.no_trust {
+        trust::update(|trust| trust.trust(pair.public(), &args.name))?;
+    }
+    eprintln!("the secret seed is in {}: keep a copy in a safe place", path.display());
+    writeln!(stdout(), "{}", pair.public())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn trust_issuer(args: &Trust) -> Result<ExitCode> {
+    let issuer = match (&args.issuer, &args.module) {
+        (Some(issuer), _) => *issuer,
+        (None, Some(path)) => {
+            authentic_claims(&read_module(path)?)
+                .map_err(|source| Refused { path: path.clone(), source })?
+                .issuer
+        }
+        (None, None) => return Err(Usage::new("name an issuer, or a module with --module").into()),
+    };
+    let added = trust::update(|trust| trust.trust(issuer, &args.name))?;
+    eprintln!("{}", if added { "trusted from now on" } else { "was trusted already" });
+    writeln!(stdout(), "{issuer}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn untrust(args: &Untrust) -> Result<ExitCode> {
+    if trust::update(|trust| trust.untrust(args.issuer))? {
+        eprintln!("{} is trusted no more", args.issuer);
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Usage::new(format!("{} was not trusted", args.issuer)).hint("graphlet keys list").into())
+}
+
+fn list() -> Result<ExitCode> {
+    let trust = TrustFile::load()?;
+    let mut out = stdout().lock();
+    writeln!(out, "trusted issuers ({})", trust::path()?.display())?;
+    for issuer in &trust.issuers {
+        writeln!(out, "  {}  {}", issuer.key, printable(&issuer.name))?;
+    }
+    if trust.issuers.is_empty() {
+        writeln!(out, "  nobody: no module runs here")?;
+    }
+    writeln!(out, "keys that can sign ({})", keys::folder()?.display())?;
+    for (name, key) in keys::issuers()? {
+        match key {
+            Ok(pair) => {
+                let trusted = trust.issuer_name(pair.public()).is_some();
+                let note = if trusted { "" } else { "  (not trusted here)" };
+                writeln!(out, "  {}  {}{note}", pair.public(), printable(&name))?;
+            }
+            Err(error) => writeln!(out, "  {}: {error:#}", printable(&name))?,
+        }
+    }
+    for subject in &trust.revoked.subjects {
+        writeln!(out, "revoked actor  {subject}")?;
+    }
+    for token in &trust.revoked.tokens {
+        writeln!(out, "revoked token  {}", printable(token))?;
+    }
+    for (subject, minimum) in &trust.minimum_revisions {
+        writeln!(out, "at least revision {minimum}  {subject}")?;
+    }
+    if trust.require_expiry {
+        writeln!(out, "claims must have an expiry")?;
+    }
+    if let Some(allowed) = &trust.allowed_capabilities {
+        let allowed: Vec<_> = allowed.iter().map(|name| printable(name)).collect();
+        writeln!(out, "allowed capabilities  {}", allowed.join(", "))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
