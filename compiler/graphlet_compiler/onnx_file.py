@@ -65,10 +65,7 @@ def load(path: Path) -> onnx.ModelProto:
             hint="keep the external data files beside the ONNX file under the names it gives them",
         ) from error
     if model.ByteSize() <= _MAX_MESSAGE_BYTES:
-        try:
-            checker.check_model(model)
-        except checker.ValidationError as error:
-            raise CorruptOnnxError(f"not a valid ONNX model: {_first_line(error)}") from error
+        _check(model)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     if any(initializer for initializer in model.graph.sparse_initializer):
@@ -77,6 +74,21 @@ def load(path: Path) -> onnx.ModelProto:
             hint="export it with dense weights",
         )
     return model
+
+
+def _check(model: onnx.ModelProto) -> None:
+    # The checker wants the shape of every input and output written; files without exist, and
+    # runtimes take them.
+    tensors = [v.type.tensor_type for v in (*model.graph.input, *model.graph.output)]
+    open_ = [t for t in tensors if not t.HasField("shape")]
+    for tensor in open_:
+        tensor.shape.SetInParent()
+    try:
+        checker.check_model(model)
+    except checker.ValidationError as error:
+        raise CorruptOnnxError(f"not a valid ONNX model: {_first_line(error)}") from error
+    for tensor in open_:
+        tensor.ClearField("shape")
 
 
 def opset_of(model: onnx.ModelProto) -> int:

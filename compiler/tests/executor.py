@@ -1,0 +1,189 @@
+"""Runs a compiled graph on this machine: the plain reference beside the module.
+
+Kernels are computed with numpy from the very call that the compiled function makes, so that its
+arguments and the packed weights are what is tested. TVM's own functions are built for the host.
+Tensors lie where the storage plan puts them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from graphlet_compiler import codegen, graph_json, importer, lowering, prepare, shapes, simplify
+from graphlet_compiler.graph import Graph
+from graphlet_compiler.graph_json import ExecutorGraph
+from graphlet_compiler.kernels import Conv2d, Dense, DepthwiseConv2d, GlobalAveragePool, MaxPool2d
+from graphlet_compiler.spec import ModelSpec
+
+Array = NDArray[Any]
+
+
+class Executor:
+    """A model compiled for this machine."""
+
+    def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
+        self.graph: Graph = prepare.open_graph(model, spec)
+        simplify.simplify(self.graph)
+        assert not importer.unsupported(self.graph)
+        shapes.require_static(self.graph)
+        importer.check_dtypes(self.graph)
+        self.refusals = lowering.lower(self.graph)
+        module, named = importer.import_graph(self.graph)
+        module = importer.fuse(module)
+        self.executor: ExecutorGraph = graph_json.from_module(module, self.graph.input, named)
+        used = {n.function for n in self.executor.nodes if n.function is not None}
+        self.functions = codegen.functions(module, used)
+        plain = {n: f for n, f in self.functions.items() if _kernel_call(f) is None}
+        self.host = (
+            tvm.tirx.build(
+                tvm.IRModule({n: f.with_attr("global_symbol", n) for n, f in plain.items()}),
+                tvm.target.Target("llvm"),
+            )
+            if plain
+            else None
+        )
+
+    def run(self, picture: Array) -> Array:
+        """One inference, in storages that are full of rubbish at first."""
+        ids, _ = self.executor.plan()
+        entries = [t for n in self.executor.nodes for t in n.outputs]
+        sizes: dict[int, int] = {}
+        for storage, tensor in zip(ids, entries, strict=True):
+            sizes[storage] = max(sizes.get(storage, 0), tensor.nbytes)
+        memory = {storage: np.full(size, 0xFF, np.uint8) for storage, size in sizes.items()}
+        rows: list[list[Array]] = []
+        position = 0
+        for node in self.executor.nodes:
+            tensors = []
+            for tensor in node.outputs:
+                raw = memory[ids[position]][: tensor.nbytes]
+                tensors.append(raw.view(tensor.dtype).reshape(tensor.shape))
+                position += 1
+            rows.append(tensors)
+        for node, tensors in zip(self.executor.nodes, rows, strict=True):
+            if node.function is None:
+                value = self.executor.params.get(node.name)
+                tensors[0][...] = picture if value is None else value
+                continue
+            inputs = [rows[index][output] for index, output in node.inputs]
+            call = _kernel_call(self.functions[node.function])
+            if call is not None:
+                _run_kernel(call, inputs, tensors[0])
+            else:
+                assert self.host is not None
+                arguments = [tvm.runtime.tensor(a) for a in (*inputs, *tensors)]
+                self.host[node.function](*arguments)
+                for tensor, argument in zip(tensors, arguments[len(inputs) :], strict=True):
+                    tensor[...] = argument.numpy()
+        index, output = self.executor.head
+        return rows[index][output].copy()
+
+
+def _kernel_call(function: Any) -> Any:
+    """The call of the operator library in a function, if it makes one."""
+    body = function.body
+    condition = getattr(body, "condition", None)
+    call = getattr(condition, "a", None)
+    return call if call is not None and "call_extern" in str(call.op) else None
+
+
+def _run_kernel(call: Any, inputs: list[Array], output: Array) -> None:
+    symbol, *arguments = call.args
+    pointers: list[Array | None] = []
+    numbers: list[float] = []
+    for argument in arguments:
+        text = str(argument)
+        if text.endswith(".data"):
+            name = text.removesuffix(".data")
+            pointers.append(output if name == "y" else inputs[int(name.removeprefix("a"))])
+        elif "reinterpret" in text:
+            pointers.append(None)
+        else:
+            numbers.append(float(argument.value))
+    assert pointers[-1] is output
+    _KERNELS[str(symbol.value)](pointers[:-1], numbers, output)
+
+
+def _clamped(value: Array, residual: Array | None, numbers: list[float], output: Array) -> None:
+    total = value if residual is None else value + residual
+    output.reshape(-1)[...] = np.clip(total, numbers[-2], numbers[-1]).reshape(-1)
+
+
+def _conv2d(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
+    x, packed, bias, residual = pointers
+    assert x is not None and packed is not None and bias is not None
+    g = Conv2d(*(int(value) for value in numbers[:-2]))
+    ocg, icg = g.oc // g.groups, g.ic // g.groups
+    lanes = packed.reshape(g.groups, -1, icg, g.kh, g.kw, 8).transpose(0, 1, 5, 2, 3, 4)
+    weight = lanes.reshape(g.groups, -1, icg, g.kh, g.kw)[:, :ocg]
+    biases = bias.reshape(g.groups, -1)[:, :ocg].reshape(1, g.oc, 1, 1)
+    windows = _windows(x.reshape(g.n, g.ic, g.ih, g.iw), g)
+    parts = [
+        np.einsum(
+            "nchwij,ocij->nohw",
+            windows[:, group * icg : (group + 1) * icg],
+            weight[group],
+            optimize=True,
+        )
+        for group in range(g.groups)
+    ]
+    _clamped(np.concatenate(parts, 1) + biases, residual, numbers, output)
+
+
+def _depthwise(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
+    x, weight, bias, residual = pointers
+    assert x is not None and weight is not None and bias is not None
+    g = DepthwiseConv2d(*(int(value) for value in numbers[:-2]))
+    windows = _windows(x.reshape(g.n, g.c, g.ih, g.iw), g)
+    result = np.einsum("nchwij,cij->nchw", windows, weight.reshape(g.c, g.kh, g.kw))
+    _clamped(result + bias.reshape(1, g.c, 1, 1), residual, numbers, output)
+
+
+def _dense(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
+    x, packed, bias = pointers
+    assert x is not None and packed is not None and bias is not None
+    g = Dense(*(int(value) for value in numbers[:-2]))
+    weight = packed.reshape(-1, g.k, 32).transpose(1, 0, 2).reshape(g.k, -1)[:, : g.n]
+    _clamped(x.reshape(g.m, g.k) @ weight + bias[: g.n], None, numbers, output)
+
+
+def _max_pool(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
+    (x,) = pointers
+    assert x is not None
+    g = MaxPool2d(*(int(value) for value in numbers))
+    windows = _windows(x.reshape(g.n, g.c, g.ih, g.iw), g, fill=-np.inf)
+    output[...] = windows.max((4, 5)).reshape(output.shape)
+
+
+def _global_average(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
+    (x,) = pointers
+    assert x is not None
+    g = GlobalAveragePool(*(int(value) for value in numbers))
+    output.reshape(-1)[...] = x.reshape(g.n * g.c, g.plane).mean(1)
+
+
+def _windows(x: Array, g: Any, fill: float = 0.0) -> Array:
+    """Every window of every output position: [n, c, oh, ow, kh, kw]."""
+    dh, dw = getattr(g, "dh", 1), getattr(g, "dw", 1)
+    reach_h, reach_w = (g.kh - 1) * dh + 1, (g.kw - 1) * dw + 1
+    bottom = max((g.oh - 1) * g.sh + reach_h - g.ih - g.pt, 0)
+    right = max((g.ow - 1) * g.sw + reach_w - g.iw - g.pl, 0)
+    padded = np.pad(x, ((0, 0), (0, 0), (g.pt, bottom), (g.pl, right)), constant_values=fill)
+    windows = sliding_window_view(padded, (reach_h, reach_w), (2, 3))
+    strided = windows[:, :, :: g.sh, :: g.sw, ::dh, ::dw]
+    return np.asarray(strided[:, :, : g.oh, : g.ow])
+
+
+_KERNELS = {
+    "graphlet_conv2d_f32": _conv2d,
+    "graphlet_depthwise_conv2d_f32": _depthwise,
+    "graphlet_dense_f32": _dense,
+    "graphlet_max_pool2d_f32": _max_pool,
+    "graphlet_global_avg_pool_f32": _global_average,
+}
