@@ -46,7 +46,7 @@ pub(crate) struct CallFrame {
     args: Vec<TVMFFIAny>,
 }
 
-// SAFETY: between calls the frame is empty (`run` clears it), so no pointer goes along.
+// SAFETY: no pointer in it is ever followed after `run`, which clears the frame before it fills it.
 unsafe impl Send for CallFrame {}
 // SAFETY: a shared frame gives nothing out.
 unsafe impl Sync for CallFrame {}

@@ -195,10 +195,10 @@ impl PackedFunc {
     /// A function that TVM, or somebody who keeps its ABI, compiled.
     ///
     /// # Safety
-    /// `entry` keeps TVM's packed ABI and may be called at any time with a null handle. Called
-    /// with tensors as arguments, it compares their number, types and extents with what it was
-    /// compiled for, and answers with an error unless they fit; it reads its inputs, writes its
-    /// outputs, and touches no other memory of ours.
+    /// `entry` keeps TVM's packed ABI and may be called at any time with a null handle. It reads
+    /// its inputs, writes its outputs, and touches no other memory of ours, whatever tensors the
+    /// graphs that name it give it: it compares their number, types and extents with what it was
+    /// compiled for, or it is only ever named by the graph that was compiled with it.
     pub unsafe fn from_c(entry: PackedCFunc) -> Self {
         PackedFunc { entry, native: None }
     }

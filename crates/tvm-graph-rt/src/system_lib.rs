@@ -19,6 +19,10 @@ const PREFIX: &str = "__tvm_ffi_";
 const DATA: [&str; 2] = ["_library_ctx", "_library_bin"];
 
 /// The kernels that are linked into this program.
+///
+/// They trust the graph: TVM can make kernels that compare their tensors with what they were
+/// compiled for, but modules of ours leave those comparisons out. Run a graph with the kernels of
+/// its own compilation only; `graphlet build` links the two into one module and signs it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SystemLibModule {}
@@ -54,8 +58,9 @@ impl Module for SystemLibModule {
         // SAFETY: TVM registers symbols with this prefix, but for those in `DATA`, only for its
         // packed functions, so the address is that of a function with this signature.
         let entry = unsafe { std::mem::transmute::<*mut c_void, PackedCFunc>(symbol.as_ptr()) };
-        // SAFETY: TVM's packed functions ignore their handle, and check the number, types,
-        // extents and strides of their tensors before they touch data.
+        // SAFETY: TVM's packed functions ignore their handle. Graph and kernels come from one
+        // compilation and lie in one module, so the tensors are those the kernels know (and a
+        // kernel that was built with its checks compares them anyway).
         Some(unsafe { PackedFunc::from_c(entry) })
     }
 }

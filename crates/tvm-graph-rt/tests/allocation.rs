@@ -108,3 +108,43 @@ fn scratch_of_kernels_is_kept_from_run_to_run() {
         assert_eq!(allocations(&mut run), 0);
     }
 }
+
+/// Takes scratch and fails without giving it back.
+unsafe extern "C" fn fails_with_scratch(
+    _: *mut c_void,
+    _: *const TVMFFIAny,
+    _: i32,
+    _: *mut TVMFFIAny,
+) -> i32 {
+    // SAFETY: the scratch is not touched.
+    let scratch = unsafe { TVMBackendAllocWorkspace(1, 0, 70_000, 2, 32) };
+    if scratch.is_null() { -2 } else { -1 }
+}
+
+struct Failing;
+
+impl Module for Failing {
+    fn get_function(&self, name: &str) -> Option<PackedFunc> {
+        match name {
+            // SAFETY: touches none of its arguments.
+            "double" => Some(unsafe { PackedFunc::from_c(fails_with_scratch) }),
+            _ => kernels().get_function(name),
+        }
+    }
+}
+
+#[test]
+fn scratch_of_a_kernel_that_failed_is_not_lost() {
+    let mut executor = GraphExecutor::new(graph(), &Failing).expect("all kernels are there");
+    executor.load_params([("p0".to_owned(), row([0.0; 4]))].into()).expect("the graph's own");
+    executor.set_input("x", &row([1.0; 4])).expect("an input");
+    let mut run = || {
+        let error = executor.run().expect_err("fails");
+        assert_eq!(error.to_string(), "node `double_1` failed in kernel `double`");
+    };
+    let first = allocations(&mut run);
+    for _ in 0..3 {
+        // The names in the error, but no new scratch (a block and its place in the pool).
+        assert_eq!(allocations(&mut run), first - 2);
+    }
+}
