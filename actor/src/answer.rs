@@ -14,16 +14,16 @@ pub enum Problem {
     #[error("{0}")]
     NoImage(&'static str),
     /// It is an image of a kind we read, but damaged.
-    #[error("the image is damaged: {0}")]
+    #[error("{0}")]
     BrokenImage(String),
     /// More bytes or pixels than the limits allow.
-    #[error("the image is too large: {0}")]
+    #[error("{0}")]
     ImageTooLarge(String),
     /// The bytes are not of any image format we read.
-    #[error("the body is not an image this server reads (JPEG, PNG, WebP, GIF, BMP)")]
-    NotAnImage,
+    #[error("{0}")]
+    NotAnImage(String),
     /// A well-formed image that uses something we do not carry out.
-    #[error("the image cannot be used: {0}")]
+    #[error("{0}")]
     UnsupportedImage(String),
     /// The body is compressed or encoded in a way that we do not undo.
     #[error("the encoding `{0}` is not supported; send the bytes as they are")]
@@ -96,8 +96,8 @@ impl Problem {
             Problem::UnknownModel { .. } => (404, "unknown_model"),
             Problem::MethodNotAllowed { .. } => (405, "method_not_allowed"),
             Problem::ImageTooLarge(_) => (413, "image_too_large"),
-            Problem::NotAnImage => (415, "not_an_image"),
-            Problem::Encoding(_) => (415, "unsupported_encoding"),
+            Problem::NotAnImage(_) => (415, "not_an_image"),
+            Problem::Encoding(_) => (415, "content_encoding"),
             Problem::UnsupportedImage(_) => (422, "unsupported_image"),
             Problem::NotFinite => (422, "not_finite"),
             Problem::ModelFailed(_) => (500, "model_failed"),
@@ -185,8 +185,8 @@ mod tests {
             (Problem::UnknownModel { name: "m".into(), version: "1".into() }, 404, "unknown_model"),
             (Problem::MethodNotAllowed { allow: "GET" }, 405, "method_not_allowed"),
             (Problem::ImageTooLarge("x".into()), 413, "image_too_large"),
-            (Problem::NotAnImage, 415, "not_an_image"),
-            (Problem::Encoding("gzip".into()), 415, "unsupported_encoding"),
+            (Problem::NotAnImage("x".into()), 415, "not_an_image"),
+            (Problem::Encoding("gzip".into()), 415, "content_encoding"),
             (Problem::UnsupportedImage("x".into()), 422, "unsupported_image"),
             (Problem::NotFinite, 422, "not_finite"),
             (Problem::ModelFailed("secret".into()), 500, "model_failed"),

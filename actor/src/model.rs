@@ -153,7 +153,7 @@ pub(crate) mod fake {
                 b"large" => return Err(Problem::ImageTooLarge("65535 x 65535".into())),
                 b"cmyk" => return Err(Problem::UnsupportedImage("CMYK".into())),
                 b"fail" => return Err(Problem::ModelFailed("kernel 7 said -1".into())),
-                _ => return Err(Problem::NotAnImage),
+                _ => return Err(Problem::NotAnImage("not an image".into())),
             };
             mark(wire::PHASE_PREPROCESS);
             mark(wire::PHASE_INFER);

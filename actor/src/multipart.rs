@@ -222,7 +222,7 @@ mod tests {
             (b"--XXContent-Disposition: form-data\r\n\r\nD\r\n--XX--", "bad_multipart"),
             (
                 b"--XX\r\nContent-Disposition: form-data; name=data\r\nContent-Transfer-Encoding: base64\r\n\r\nD\r\n--XX--",
-                "unsupported_encoding",
+                "content_encoding",
             ),
         ];
         for (body, code) in cases {

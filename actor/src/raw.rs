@@ -125,7 +125,7 @@ mod tests {
             ("cmyk", vec![], 422, "unsupported_image"),
             ("nan", vec![], 500, "model_failed"),
             ("fail", vec![], 500, "model_failed"),
-            ("cat", vec![("content-encoding", "gzip")], 415, "unsupported_encoding"),
+            ("cat", vec![("content-encoding", "gzip")], 415, "content_encoding"),
             ("cat", vec![form], 400, "bad_multipart"),
             ("cat", vec![("content-type", "multipart/form-data")], 400, "bad_multipart"),
         ] {
