@@ -11,7 +11,7 @@
 //! cache; arranged chunks take scratch one at a time.
 
 use crate::KernelError;
-use crate::gather::{CHUNK_BYTES, Padded, collides, even_chunk, gather_row, stagger};
+use crate::gather::{CHUNK_BYTES, Padded, Span, collides, even_chunk, stagger};
 use crate::geometry::{Conv2d, floats};
 use crate::scratch::{self, LINE};
 use crate::tile::{self, PIXELS, Sweep};
@@ -87,13 +87,18 @@ impl Plan {
 /// The buffers have the extents that [`crate::graphlet_conv2d_f32`] gives for `conv`.
 pub(crate) unsafe fn conv2d(conv: &Conv2d, buffers: ConvBuffers) -> Result<(), KernelError> {
     let plan = Plan::new(conv)?;
-    let (offsets, input) = plan.scratch(conv);
-    scratch::with(offsets + input, |scratch| {
+    let (offsets, len) = plan.scratch(conv);
+    scratch::with(offsets + len, |scratch| {
         let (offsets, input) = scratch.split_at_mut(offsets);
-        match &plan {
-            Plan::InPlace { .. } | Plan::Pixels { .. } => {}
-            Plan::RowsOfThree(padded) => padded.write_offsets(1, offsets),
-            Plan::Table(padded) => padded.write_offsets(conv.columns.kernel, offsets),
+        let table = match &plan {
+            Plan::InPlace { .. } | Plan::Pixels { .. } => None,
+            Plan::RowsOfThree(padded) => Some((padded, 1)),
+            Plan::Table(padded) => Some((padded, conv.columns.kernel)),
+        };
+        if let Some((padded, columns)) = table {
+            padded.write_offsets(columns, offsets);
+            // The padding, which nothing else writes.
+            input[..len].fill(0.0);
         }
         for group in 0..conv.batch * conv.groups {
             // SAFETY: the caller's promise; a group's weights repeat for every image.
@@ -234,17 +239,17 @@ unsafe fn gather_pixels(
 ) {
     let (height, input, width) = (conv.rows.input, conv.columns.input, conv.columns.output);
     let left = -(conv.columns.before as isize);
+    let span = Span::new(input, left, conv.columns.stride, width);
     for (channel, to) in to.chunks_exact_mut(plane).take(conv.group_inputs).enumerate() {
         for (row, to) in to.chunks_exact_mut(width).take(rows).enumerate() {
             let source = conv.rows.start(first + row);
-            if source < 0 || source >= height as isize {
+            let inside = source >= 0 && source < height as isize;
+            if !inside || !span.covers(width) {
                 to.fill(0.0);
-                continue;
             }
-            // SAFETY: `source` was compared with the input's height.
-            unsafe {
-                let row = x.add((channel * height + source as usize) * input);
-                gather_row(row, input, left, conv.columns.stride, to);
+            if inside {
+                // SAFETY: `source` was compared with the input's height.
+                unsafe { span.copy(x.add((channel * height + source as usize) * input), to) }
             }
         }
     }

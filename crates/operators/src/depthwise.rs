@@ -45,6 +45,8 @@ pub(crate) unsafe fn depthwise(conv: &Conv2d, buffers: ConvBuffers) -> Result<()
     let offsets = conv.steps().next_multiple_of(LINE);
     scratch::with(offsets + padded.len(), |scratch| {
         let (offsets, scratch) = scratch.split_at_mut(offsets);
+        // The padding, which nothing else writes.
+        scratch[..padded.len()].fill(0.0);
         padded.write_offsets(conv.columns.kernel, offsets);
         for plane in 0..conv.batch * conv.groups {
             // SAFETY: the caller's promise for this plane; scratch has the plan's sizes.
@@ -215,23 +217,30 @@ impl TwoRows<'_> {
         unsafe {
             let bias = F32x4::load_splat(p.bias);
             let (mut upper, mut lower) = (bias, bias);
-            // Every row of the window ends with an exit test.
-            for (i, row) in window.into_iter().enumerate() {
-                let row = row.add(from);
-                let taps = match STRIDE {
-                    1 => neighbours::<LEFT, RIGHT>(row),
-                    _ => every_other::<LEFT, RIGHT>(row),
+            // Unrolled by hand: the weights stay in registers only if their indices are literal.
+            macro_rules! rows {
+                ($($i:literal)*) => {
+                    'rows: {
+                        $(if $i < ROWS {
+                            let row = window[$i].add(from);
+                            let taps = match STRIDE {
+                                1 => neighbours::<LEFT, RIGHT>(row),
+                                _ => every_other::<LEFT, RIGHT>(row),
+                            };
+                            if $i < 3 {
+                                upper = self.weigh($i, taps, upper);
+                            }
+                            if $i >= STRIDE {
+                                lower = self.weigh($i - STRIDE, taps, lower);
+                            }
+                            if self.depth == $i + 1 {
+                                break 'rows;
+                            }
+                        })*
+                    }
                 };
-                if i < 3 {
-                    upper = self.weigh(i, taps, upper);
-                }
-                if i >= STRIDE {
-                    lower = self.weigh(i - STRIDE, taps, lower);
-                }
-                if self.depth == i as isize + 1 {
-                    break;
-                }
             }
+            rows!(0 1 2 3 4);
             self.store(upper, output);
             self.store(lower, output + p.columns.output);
         }

@@ -5,8 +5,6 @@
 //! phase `p` holds the columns `p`, `p + stride`, `p + 2 * stride` and so on, so that
 //! neighbouring outputs read neighbouring values whatever the stride.
 
-use std::ptr;
-
 use crate::KernelError;
 use crate::geometry::{Axis, floats};
 use crate::scratch::LINE;
@@ -108,32 +106,35 @@ impl Padded {
         }
     }
 
-    /// Fills the planes with the input of `outputs` rows from `first` on.
+    /// Fills the planes with the input of `outputs` rows from `first` on. Padding left and right
+    /// is not written: it stays zero from before the first call.
     ///
     /// # Safety
     /// `x` points to `channels` planes of the input; `outputs` is at most [`Padded::chunk`].
     pub(crate) unsafe fn fill(&self, x: *const f32, to: &mut [f32], first: usize, outputs: usize) {
-        let (height, input) = (self.rows.input, self.columns.input);
-        let phases = self.columns.stride.min(self.columns.window());
+        let (height, input, stride) = (self.rows.input, self.columns.input, self.columns.stride);
         let left = self.columns.before as isize;
+        // With one chunk the same rows are padding every time, and zero already.
+        let several = self.chunk < self.rows.output;
         for (channel, plane) in to[..self.len()].chunks_exact_mut(self.plane).enumerate() {
-            for row in 0..self.rows.reach(outputs) {
-                // Rows between two windows that do not touch.
-                if row % self.rows.stride >= self.rows.window() {
-                    continue;
-                }
-                let to = &mut plane[row * self.pitch..][..self.pitch];
-                let source = self.rows.start(first) + row as isize;
-                if source < 0 || source >= height as isize {
-                    to.fill(0.0);
-                    continue;
-                }
-                for (phase, to) in to.chunks_exact_mut(self.width).take(phases).enumerate() {
-                    // SAFETY: the caller's planes hold `channels * height * input` values and
-                    // `source` was compared with `height`.
-                    unsafe {
-                        let row = x.add((channel * height + source as usize) * input);
-                        gather_row(row, input, phase as isize - left, self.columns.stride, to);
+            for phase in 0..stride.min(self.columns.window()) {
+                let span = Span::new(input, phase as isize - left, stride, self.width);
+                for row in 0..self.rows.reach(outputs) {
+                    // Rows between two windows that do not touch.
+                    if self.rows.stride > self.rows.window()
+                        && row % self.rows.stride >= self.rows.window()
+                    {
+                        continue;
+                    }
+                    let to = &mut plane[row * self.pitch + phase * self.width..][..self.width];
+                    let source = self.rows.start(first) + row as isize;
+                    if source >= 0 && source < height as isize {
+                        let source = (channel * height + source as usize) * input;
+                        // SAFETY: the caller's planes hold `channels * height * input` values and
+                        // the row was compared with `height`.
+                        unsafe { span.copy(x.add(source), to) }
+                    } else if several {
+                        to.fill(0.0);
                     }
                 }
             }
@@ -141,39 +142,54 @@ impl Padded {
     }
 }
 
-/// Takes every `step`-th of the `input` values at `from`, beginning at `first`; zero where
-/// there is none.
-///
-/// # Safety
-/// `from` points to `input` readable values that `to` does not overlap.
-pub(crate) unsafe fn gather_row(
-    from: *const f32,
+/// Which of `count` places get a value when every `step`-th of `input` values is taken, beginning
+/// at a place that may lie in the padding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
     input: usize,
-    first: isize,
     step: usize,
-    to: &mut [f32],
-) {
-    let count = to.len();
-    let lead = if first < 0 { first.unsigned_abs().div_ceil(step).min(count) } else { 0 };
-    let last = input as isize - 1 - first;
-    let end = if last < 0 { 0 } else { (last as usize / step + 1).min(count) };
-    let end = end.max(lead);
-    to[..lead].fill(0.0);
-    to[end..].fill(0.0);
-    if lead == end {
-        return;
+    /// First place with a value, and the position of that value.
+    lead: usize,
+    position: usize,
+    /// Places with a value.
+    count: usize,
+}
+
+impl Span {
+    /// Place `i` takes the value at `first + i * step`, if there is one.
+    pub(crate) fn new(input: usize, first: isize, step: usize, count: usize) -> Self {
+        let lead = if first < 0 { first.unsigned_abs().div_ceil(step) } else { 0 };
+        let position = (first + (lead * step) as isize) as usize;
+        if lead >= count || position >= input {
+            return Self { input, step, lead: 0, position: 0, count: 0 };
+        }
+        let count = ((input - 1 - position) / step + 1).min(count - lead);
+        Self { input, step, lead, position, count }
     }
-    // SAFETY: `lead` is the first index whose position `first + lead * step` is not negative, and
-    // `end` lies behind the last whose position is below `input`.
-    unsafe {
-        let from = from.offset(first + (lead * step) as isize);
-        let to = to[lead..end].as_mut_ptr();
-        match step {
-            1 => copy(from, to, end - lead),
-            2 => {
-                copy_evens(from, input - (first + (lead * step) as isize) as usize, to, end - lead)
+
+    /// Whether every one of `count` places gets a value.
+    pub(crate) fn covers(&self, count: usize) -> bool {
+        self.count == count
+    }
+
+    /// Writes the places that get a value.
+    ///
+    /// # Safety
+    /// `from` points to `input` readable values that `to` does not overlap.
+    pub(crate) unsafe fn copy(&self, from: *const f32, to: &mut [f32]) {
+        let to = &mut to[self.lead..][..self.count];
+        if self.count == 0 {
+            return;
+        }
+        // SAFETY: the last value taken lies at `position + (count - 1) * step`, below `input`.
+        unsafe {
+            let from = from.add(self.position);
+            let to = to.as_mut_ptr();
+            match self.step {
+                1 => copy(from, to, self.count),
+                2 => copy_evens(from, self.input - self.position, to, self.count),
+                step => (0..self.count).for_each(|i| *to.add(i) = *from.add(i * step)),
             }
-            _ => (0..end - lead).for_each(|i| *to.add(i) = *from.add(i * step)),
         }
     }
 }
@@ -186,7 +202,16 @@ pub(crate) unsafe fn copy(from: *const f32, to: *mut f32, count: usize) {
     // SAFETY: whole vectors end at `count` at most; the last one lies as far back as needed.
     unsafe {
         if count < 4 {
-            ptr::copy_nonoverlapping(from, to, count);
+            // No loop: the compiler would make it such a call.
+            if count > 0 {
+                *to = *from;
+            }
+            if count > 1 {
+                *to.add(1) = *from.add(1);
+            }
+            if count > 2 {
+                *to.add(2) = *from.add(2);
+            }
             return;
         }
         let mut i = 0;
@@ -231,15 +256,17 @@ mod tests {
             for first in [-9isize, -3, -1, 0, 1, 5, 40] {
                 for count in [1, 3, 4, 7, 12, 30] {
                     for input in [1, 2, 8, 9, 23] {
-                        let mut to = vec![f32::NAN; count];
+                        let mut to = vec![0.0; count];
+                        let span = Span::new(input, first, step, count);
                         // SAFETY: the row holds at least `input` values.
-                        unsafe { gather_row(row.as_ptr(), input, first, step, &mut to) };
+                        unsafe { span.copy(row.as_ptr(), &mut to) };
                         for (i, got) in to.iter().enumerate() {
                             let at = first + (i * step) as isize;
                             let inside = at >= 0 && at < input as isize;
                             let want = if inside { row[at as usize] } else { 0.0 };
                             assert_eq!(*got, want, "{step} {first} {count} {input} at {i}");
                         }
+                        assert_eq!(span.covers(count), !to.contains(&0.0));
                     }
                 }
             }

@@ -112,7 +112,6 @@ fn present<T>(pointer: *const T) -> Result<(), KernelError> {
 ///
 /// # Safety
 /// As [the crate](crate) says, with the extents above.
-#[expect(clippy::too_many_arguments, reason = "the C signature that compiled graphs call")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graphlet_conv2d_f32(
     x: *const f32,
@@ -163,7 +162,6 @@ pub unsafe extern "C" fn graphlet_conv2d_f32(
 ///
 /// # Safety
 /// As [the crate](crate) says, with the extents above.
-#[expect(clippy::too_many_arguments, reason = "the C signature that compiled graphs call")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graphlet_depthwise_conv2d_f32(
     x: *const f32,
@@ -210,7 +208,6 @@ pub unsafe extern "C" fn graphlet_depthwise_conv2d_f32(
 ///
 /// # Safety
 /// As [the crate](crate) says, with the extents above.
-#[expect(clippy::too_many_arguments, reason = "the C signature that compiled graphs call")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graphlet_dense_f32(
     x: *const f32,
@@ -243,7 +240,6 @@ pub unsafe extern "C" fn graphlet_dense_f32(
 ///
 /// # Safety
 /// As [the crate](crate) says, with the extents above.
-#[expect(clippy::too_many_arguments, reason = "the C signature that compiled graphs call")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn graphlet_max_pool2d_f32(
     x: *const f32,
