@@ -10,7 +10,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use claims::{ActorKey, Digest, HTTP_SERVER, LOGGING, Statement, Timestamp, authentic_claims};
+use claims::{
+    ActorKey, Digest, HTTP_SERVER, LOGGING, Sections, Statement, Timestamp, authentic_claims,
+};
 
 use crate::{
     card::Card,
@@ -91,8 +93,8 @@ pub fn sign_module(
     options: &SigningOptions,
 ) -> Result<Vec<u8>> {
     let issued_at = issued_at()?;
-    // Before any key is made on the way.
-    claims::minimal(module)?;
+    // What is no module at all shall not leave a key behind.
+    Sections::of(module)?.try_for_each(|section| section.map(drop))?;
     let issuer = match &options.issuer {
         Some(path) => keys::read_issuer(path)?,
         None => keys::default_issuer()?,
