@@ -90,7 +90,7 @@ pub(crate) mod fake {
 
     /// The images of this model are words; the word is the problem or the best class.
     pub(crate) struct Fake {
-        spec: ModelSpec,
+        pub(crate) spec: ModelSpec,
         pub(crate) tensors: Vec<Vec<f32>>,
         pub(crate) marks: Vec<&'static str>,
     }

@@ -1,7 +1,7 @@
 //! The Open Inference Protocol (KServe v2, Triton) over HTTP and JSON.
 //!
-//! A model takes one of two inputs: `image`, BYTES, an image file in base64; or the graph's own
-//! tensor, FP32. It gives the graph's own output as it is, `scores` (probabilities, in the order
+//! A model takes one of two inputs: `image` (`image_bytes` where the graph's own input has that
+//! name), BYTES, an image file in base64; or the graph's own tensor, FP32. It gives the graph's own output as it is, `scores` (probabilities, in the order
 //! of the labels) and `label` (the best one). Binary tensors, classification and batches are
 //! extensions that answer `not_yet`.
 
@@ -23,6 +23,7 @@ use crate::{
 };
 
 const IMAGE: &str = "image";
+const IMAGE_BYTES: &str = "image_bytes";
 const SCORES: &str = "scores";
 const LABEL: &str = "label";
 
@@ -73,7 +74,7 @@ pub fn model_metadata(model: &dyn Model) -> Response {
             "versions": [spec.model.version],
             "platform": "graphlet_tvm",
             "inputs": [
-                {"name": IMAGE, "datatype": "BYTES", "shape": [1]},
+                {"name": image_name(model), "datatype": "BYTES", "shape": [1]},
                 {"name": tensor_name(model), "datatype": "FP32", "shape": spec.input.shape},
             ],
             "outputs": [
@@ -134,6 +135,10 @@ fn tensor_name(model: &dyn Model) -> &str {
         "" => "input",
         name => name,
     }
+}
+
+fn image_name(model: &dyn Model) -> &'static str {
+    if tensor_name(model) == IMAGE { IMAGE_BYTES } else { IMAGE }
 }
 
 /// The graph's own name for its output, unless ours would hide it.
@@ -251,27 +256,20 @@ enum InputValue {
 }
 
 fn read_input(model: &dyn Model, inputs: &[InputTensor<'_>]) -> Result<InputValue, Problem> {
-    let tensor_name = tensor_name(model);
+    let (image_name, tensor_name) = (image_name(model), tensor_name(model));
+    let takes = format!("the model takes `{image_name}` (BYTES) or `{tensor_name}` (FP32)");
     let [input] = inputs else {
-        return Err(Problem::BadTensor(format!(
-            "send one input: `{IMAGE}` (BYTES) or `{tensor_name}` (FP32)"
-        )));
+        return Err(Problem::BadTensor(format!("one input is needed; {takes}")));
     };
-    if input.name != IMAGE && input.name != tensor_name {
-        return Err(Problem::BadTensor(format!(
-            "no such input; the model takes `{IMAGE}` (BYTES) or `{tensor_name}` (FP32)"
-        )));
+    // The datatype tells the two apart, so either may go by any of the names.
+    if ![IMAGE, IMAGE_BYTES, tensor_name].contains(&input.name.as_ref()) {
+        return Err(Problem::BadTensor(format!("no such input; {takes}")));
     }
-    let data = input
-        .data
-        .map(RawValue::get)
-        .ok_or_else(|| Problem::BadTensor("the input has no data".into()))?;
+    let data = input.data.ok_or_else(|| Problem::BadTensor("the input has no data".into()))?.get();
     match input.datatype.as_ref() {
         "BYTES" => image(&input.shape, data).map(InputValue::Image),
         "FP32" => tensor(model, &input.shape, data).map(InputValue::Tensor),
-        _ => Err(Problem::BadTensor(format!(
-            "the datatype is BYTES for `{IMAGE}` and FP32 for `{tensor_name}`"
-        ))),
+        _ => Err(Problem::BadTensor(format!("no such datatype; {takes}"))),
     }
 }
 
@@ -439,6 +437,20 @@ mod tests {
                     ],
                 })
             );
+        }
+    }
+
+    #[test]
+    fn the_image_has_a_name_of_its_own() {
+        let mut model = Fake::new();
+        model.spec.input.name = "image".into();
+        let metadata = body(&model.send(&request("GET", "/v2/models/fake-1", &[], b"")));
+        assert_eq!(metadata["inputs"][0]["name"], "image_bytes");
+        assert_eq!(metadata["inputs"][1]["name"], "image");
+        for name in ["image", "image_bytes"] {
+            let sent = image_request("Y2F0").replace("\"image\"", &format!("\"{name}\""));
+            let response = model.send(&request("POST", INFER, &[], sent.as_bytes()));
+            assert_eq!(body(&response)["outputs"][2]["data"], json!(["cat"]), "{name}");
         }
     }
 

@@ -10,7 +10,7 @@ const PAGE: &str = include_str!("page.html");
 // Only the style and the script that stand in the page may act, told by their hashes; pictures
 // are shown from memory, and nothing is loaded from anywhere. A test computes the hashes anew.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-CO8VELg+MUKidENO4p5lYLfTOjYStGOdXGnHWIs3iWI='; \
+     style-src 'sha256-eVnaRYCzVj7UVCOIzFDNsVaxFWZDQKaFwT5JeJr0Qso='; \
      script-src 'sha256-QVDe3F9Jcx8Na9QaFNuUHb/hDEV4FZx3OfaJ2evvfps='; \
      img-src blob: data:; connect-src 'self'; form-action 'self'; \
      base-uri 'none'; frame-ancestors 'none'";

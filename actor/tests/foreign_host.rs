@@ -4,6 +4,8 @@
 //! `GRAPHLET_TEST_MODULE` names the module. `GRAPHLET_TEST_IMAGES` may name a folder of images
 //! that are called by their labels (`7.png`); for the embedded model its own samples serve.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{
     collections::BTreeMap,
     env, fs,
