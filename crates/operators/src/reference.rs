@@ -26,11 +26,11 @@ pub fn conv2d(
     let outputs = groups * group_outputs;
     let mut y = Vec::with_capacity(batch * outputs * conv.output_plane());
     for image in 0..*batch {
-        for output in 0..outputs {
+        for (output, bias) in bias.iter().enumerate().take(outputs) {
             let first_input = image * groups * group_inputs + output / group_outputs * group_inputs;
             for row in 0..rows.output {
                 for column in 0..columns.output {
-                    let mut sum = f64::from(bias[output]);
+                    let mut sum = f64::from(*bias);
                     for input in 0..*group_inputs {
                         for tap_row in 0..rows.kernel {
                             for tap_column in 0..columns.kernel {
