@@ -20,7 +20,7 @@ def check(spec: ModelSpec, onnx: Path) -> dict[str, Any]:
     """
     model = onnx_file.load(onnx)
     operators = onnx_facts.operators(model)
-    graph = prepare.open_graph(model, spec)
+    graph = prepare.open_graph(onnx_file.expand(model), spec)
     simplify.simplify(graph)
     from graphlet_compiler import importer
 
@@ -46,7 +46,7 @@ def check(spec: ModelSpec, onnx: Path) -> dict[str, Any]:
     refusals = lowering.lower(graph)
     if not unsupported:
         try:
-            importer.import_graph(graph)
+            importer.fuse(importer.import_graph(graph)[0], graph)
         except UnsupportedOperatorError as error:
             unsupported = list(error.details)
     return answer | _unsupported(unsupported) | _arithmetic(graph, refusals)

@@ -11,7 +11,7 @@ import tvm
 from tvm import relax
 
 from graphlet_compiler import storage
-from graphlet_compiler.errors import CompileError, Detail, UnsupportedOperatorError
+from graphlet_compiler.errors import CompileError, NoInputError
 from graphlet_compiler.graph import Array, Node, Shape
 from graphlet_compiler.importer import NODE_PREFIX
 
@@ -152,7 +152,6 @@ class _Reader:
 
     def read(self) -> ExecutorGraph:
         bindings = [b for block in self.main.body.blocks for b in block.bindings]
-        refused = []
         for binding in bindings:
             value = binding.value
             if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
@@ -162,14 +161,10 @@ class _Reader:
             elif isinstance(value, relax.Var | tvm.ir.GenericConst):
                 self.entries[binding.var] = self._entry(value)
             else:
-                operator = value.op if isinstance(value, relax.Call) else type(value).__name__
-                refused.append(Detail(f"TVM has no compiled form of `{operator}`"))
-                break
-        if refused:
-            raise UnsupportedOperatorError.of(refused)
+                raise CompileError(f"TVM left a {type(value).__name__} in the graph")
         head = self._entry(self.main.body.body)
         if self.nodes[head[0]].function is None:
-            raise CompileError("the graph computes nothing")
+            raise NoInputError("the graph computes nothing")
         return ExecutorGraph(self.nodes, head, self.params)
 
     def _call(self, var: Any, call: Any) -> None:

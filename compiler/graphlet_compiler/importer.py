@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
@@ -14,9 +16,13 @@ from graphlet_compiler import tir
 from graphlet_compiler.errors import Detail, UnsupportedDtypeError, UnsupportedOperatorError
 from graphlet_compiler.graph import Graph, Node, Shape, subgraphs
 from graphlet_compiler.lowering import clamp_bounds
+from graphlet_compiler.simplify import resizes_exactly
 
 # What the runtime's tensors may hold.
 _DTYPES = ("float32", "int64", "int32", "uint8", "int8", "bool")
+
+# TVM's messages can be pages long.
+_MAX_REASON = 300
 
 # Marks the variables that calls of known nodes are bound to.
 NODE_PREFIX = "graphlet_node_"
@@ -31,15 +37,54 @@ def unsupported(graph: Graph) -> list[Detail]:
     branching = {id(node) for node in subgraphs(graph.nodes)}
     found = []
     for node in graph.nodes:
-        if node.kernel is not None:
-            continue
+        reason: str | None = None
         if id(node) in branching:
-            found.append(Detail(f"`{node.name}`: {node.op} (a branch or loop)", node.name))
+            reason = "a branch or loop"
         elif node.domain:
-            found.append(Detail(f"`{node.name}`: {node.domain}.{node.op}", node.name))
-        elif node.op not in known or node.op in _DYNAMIC:
-            found.append(Detail(f"`{node.name}`: {node.op}", node.name))
+            reason = f"from the domain {node.domain}"
+        elif node.op not in known:
+            reason = "TVM does not know it"
+        elif node.op in _DYNAMIC:
+            reason = "the size of its result depends on values"
+        elif (wrong := _WRONG.get(node.op)) is not None:
+            reason = wrong(graph, node)
+        if reason is not None:
+            operator = f"{node.domain}.{node.op}" if node.domain else node.op
+            found.append(Detail(f"`{node.name}`: {operator} ({reason})", node.name))
     return found
+
+
+def _wrong_resize(graph: Graph, node: Node) -> str | None:
+    """TVM's resize knows only the ratio of the two sizes, and no antialiasing."""
+    if node.attr("antialias", 0):
+        return "antialiased"
+    mode = node.attr("coordinate_transformation_mode", "half_pixel")
+    if mode in ("half_pixel_symmetric", "tf_crop_and_resize"):
+        return f"coordinate transformation {mode}"
+    known = node.outputs[0] in graph.shapes
+    return "a size that had to be rounded" if known and not resizes_exactly(graph, node) else None
+
+
+def _training(graph: Graph, node: Node) -> str | None:
+    switch = node.input(2) if node.op == "Dropout" else None
+    active = node.attr("training_mode", 0)
+    if switch is not None:
+        active = np.any(graph.constants.get(switch, np.ones(1)))
+    return "in training mode" if active else None
+
+
+def _wrong_roi(graph: Graph, node: Node) -> str | None:
+    return "mode max" if node.attr("mode", "avg") == "max" else None
+
+
+# What TVM's importer takes but computes wrongly; found with ONNX's own node data.
+_WRONG: dict[str, Callable[[Graph, Node], str | None]] = {
+    "BatchNormalization": _training,
+    "Dropout": _training,
+    "Resize": _wrong_resize,
+    "RoiAlign": _wrong_roi,
+    "Upsample": _wrong_resize,
+}
 
 
 def check_dtypes(graph: Graph) -> None:
@@ -72,11 +117,26 @@ def import_graph(graph: Graph) -> tuple[Any, list[Node]]:
     return module, importer.named
 
 
-def fuse(module: Any) -> Any:
+def fuse(module: Any, graph: Graph) -> Any:
     """Lowers what is left to TVM functions and fuses neighbours into one."""
+    try:
+        return _fuse(module)
+    except Exception as error:
+        # TVM says what it could not lower, but not which node that came from.
+        if blamed := _blame(graph):
+            raise UnsupportedOperatorError.of(blamed) from error
+        raise
+
+
+def _fuse(module: Any) -> Any:
     transform = relax.transform
+    module = transform.LegalizeOps()(module)
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if isinstance(value, relax.Call) and value.op.name != "relax.call_tir":
+                raise NotImplementedError(f"TVM has no compiled form of {value.op.name}")
     passes = (
-        transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
         transform.DeadCodeElimination(),
@@ -87,9 +147,41 @@ def fuse(module: Any) -> Any:
     return tvm.transform.Sequential(passes)(module)
 
 
+def _blame(graph: Graph) -> list[Detail]:
+    """Lowers each node alone and reports those that fail."""
+    found = []
+    for node in graph.nodes:
+        if node.kernel is not None:
+            continue
+        variable = next((i for i in node.inputs if i and i not in graph.constants), None)
+        if variable is None:
+            continue
+        alone = replace(graph, nodes=[node], input=variable, output=node.outputs[0])
+        alone.constants = {
+            name: graph.constants[name]
+            if name in graph.constants
+            else np.zeros(graph.shapes[name], graph.dtypes[name])
+            for name in node.inputs
+            if name and name != variable
+        }
+        try:
+            _fuse(import_graph(alone)[0])
+        except Exception as error:
+            found.append(_refusal(node, error))
+    return found
+
+
+def _refusal(node: Node, error: Exception) -> Detail:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if len(reason) > _MAX_REASON:
+        reason = reason[:_MAX_REASON] + "…"
+    return Detail(f"`{node.name}`: TVM does not take this {node.op}: {reason}", node.name)
+
+
 class _Importer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.read = graph.uses()
         self.refused: list[Detail] = []
         # The frontend is driven node by node, so that a failure has the node's name and
         # constants never go through protobuf.
@@ -144,20 +236,17 @@ class _Importer:
             self._compare(node, results)
         except Exception as error:
             # The frontend raises whatever its asserts and lookups raise.
-            reason = " ".join(str(error).split()) or type(error).__name__
-            self.refused.append(
-                Detail(f"`{node.name}`: TVM does not take this {node.op}: {reason}", node.name)
-            )
+            self.refused.append(_refusal(node, error))
             # Stand-ins of the right shape let the rest be looked at too.
-            results = [self.bb.emit(self._zeros(name)) for name in node.outputs]
+            results = [self.bb.emit(self._zeros(name)) if name else None for name in node.outputs]
         for name, result in zip(node.outputs, results, strict=False):
             if name:
                 self.values[name] = result
 
     def _expression(self, node: Node) -> Any:
         if (bounds := clamp_bounds(self.graph, node)) is not None and node.op == "Clip":
-            lo, hi = bounds
-            return relax.op.clip(self.values[node.inputs[0]], lo, hi)
+            # Crossed bounds mean the upper one.
+            return relax.op.clip(self.values[node.inputs[0]], min(bounds), bounds[1])
         inputs = onnx_frontend.onnx_input()
         inputs.extend(self.values[name] if name else None for name in node.inputs)
         attributes = self.frontend._parse_attr(node.attributes.values())
@@ -178,7 +267,7 @@ class _Importer:
     def _compare(self, node: Node, results: Sequence[Any]) -> None:
         """TVM and ONNX have to agree on every shape: a wrong guess would compute nonsense."""
         for name, result in zip(node.outputs, results, strict=False):
-            if not name:
+            if name not in self.read:
                 continue
             shape = tuple(int(extent) for extent in result.ty.shape)
             expected = self.graph.shapes[name]

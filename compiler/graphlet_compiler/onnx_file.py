@@ -22,6 +22,17 @@ from graphlet_compiler.errors import (
 # onnx's own converter brings them up.
 OLDEST_OPSET = 7
 
+# Standard operators that are written as functions of simpler ones, and that TVM's importer lacks
+# or gets wrong.
+_EXPANDED = (
+    "Attention",
+    "Celu",
+    "CenterCropPad",
+    "GroupNormalization",
+    "RMSNormalization",
+    "Swish",
+)
+
 # Longest serialised message that protobuf's C++ reader and ONNX's checker take.
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
@@ -54,7 +65,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Reads the whole model, checks it, and expands the functions it defines itself."""
+    """Reads the whole model and checks it."""
     model = read(path)
     check_opset(model)
     try:
@@ -66,12 +77,31 @@ def load(path: Path) -> onnx.ModelProto:
         ) from error
     if model.ByteSize() <= _MAX_MESSAGE_BYTES:
         _check(model)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
     if any(initializer for initializer in model.graph.sparse_initializer):
         raise CorruptOnnxError(
             "the model has sparse weights, which the compiler does not read",
             hint="export it with dense weights",
+        )
+    return model
+
+
+def expand(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replaces functions by what they stand for: the file's own, and some of the standard's."""
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    found = {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")}
+    standard = [("", op) for op in _EXPANDED if op in found]
+    if standard:
+        # The body of some depends on types, which are written down for inputs only.
+        declared = onnx.shape_inference.infer_shapes(model).graph.value_info
+        for tensor in model.graph.initializer:
+            declared.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+        del model.graph.value_info[:]
+        model.graph.value_info.extend(declared)
+        model = onnx.inliner.inline_selected_functions(
+            model, standard, exclude=False, inline_schema_functions=True
         )
     return model
 

@@ -59,7 +59,7 @@ def compile_model(spec: ModelSpec, onnx: Path, events: Events) -> Compiled:
     events.phase("load")
     model = onnx_file.load(onnx)
     operators = onnx_facts.operators(model)
-    graph = prepare.open_graph(model, spec)
+    graph = prepare.open_graph(onnx_file.expand(model), spec)
     del model  # The weights live on as arrays.
 
     events.phase("simplify")
@@ -81,7 +81,7 @@ def compile_model(spec: ModelSpec, onnx: Path, events: Events) -> Compiled:
     events.phase("import")
     module, named = importer.import_graph(graph)
     events.phase("fuse")
-    module = importer.fuse(module)
+    module = importer.fuse(module, graph)
     executor = graph_json.from_module(module, graph.input, named)
     used = {node.function for node in executor.nodes if node.function is not None}
 

@@ -127,12 +127,11 @@ def _compare_shape(extents: list[Extent] | None, spec: ModelSpec, wrong: list[De
                     else f"set input.shape = {_bound(extents, shape)}",
                 )
             )
-    channels = shape[layout.channel_axis]
-    if spec.channels is not None and channels != spec.channels:
+    if spec.channels is not None and shape[layout.channel_axis] != spec.channels:
         wrong.append(
             Detail(
                 f"preprocess.channels: {spec.channels} channels, but input.shape with layout "
-                f"{layout.value} has {channels}"
+                f"{layout.value} has {shape[layout.channel_axis]}"
             )
         )
 

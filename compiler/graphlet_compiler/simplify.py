@@ -16,6 +16,7 @@ def simplify(graph: Graph) -> None:
     _normalise(graph)
     fold.fold_constants(graph)
     _drop_identities(graph)
+    _write_out_sizes(graph)
     graph.prune()
     if not graph.nodes:
         raise NoInputError(f"`{graph.output}` does not depend on the input `{graph.input}`")
@@ -79,6 +80,37 @@ def _split_sum(graph: Graph, node: Node) -> list[Node]:
         chain.append(Node("Add", node.name, [left, right], [target], sources=node.sources))
         left = target
     return chain
+
+
+def _write_out_sizes(graph: Graph) -> None:
+    """``Resize`` has many ways to say how large its result is; one is left, the plain one."""
+    for node in graph.nodes:
+        if node.op != "Resize" or node.domain or not resizes_exactly(graph, node):
+            continue
+        sizes = graph.fresh(f"{node.outputs[0]}.sizes")
+        values = np.asarray(graph.shapes[node.outputs[0]], np.int64)
+        graph.constants[sizes] = values
+        graph.shapes[sizes], graph.dtypes[sizes] = values.shape, values.dtype
+        node.inputs = [node.inputs[0], node.input(1) or "", "", sizes]
+        for name in ("axes", "keep_aspect_ratio_policy"):
+            node.attributes.pop(name, None)
+
+
+def resizes_exactly(graph: Graph, node: Node) -> bool:
+    """Whether the factors of a ``Resize`` are the ratios of its sizes: nothing was rounded."""
+    before = graph.shapes.get(node.inputs[0])
+    after = graph.shapes.get(node.outputs[0])
+    if before is None or after is None:
+        return False
+    given = node.input(2) if node.op == "Resize" else node.input(1)
+    scales = graph.constants.get(given) if given is not None else None
+    axes = node.attr("axes") or range(len(before))
+    if scales is None or scales.size == 0:
+        # Sizes in whole pixels; a policy may round one of them.
+        policy = node.attr("keep_aspect_ratio_policy", "stretch")
+        return bool(policy == "stretch")
+    exact = [before[axis] * float(s) for axis, s in zip(axes, scales, strict=True)]
+    return bool(np.allclose(exact, [after[axis] for axis in axes], atol=1e-4))
 
 
 def _drop_identities(graph: Graph) -> None:

@@ -15,7 +15,17 @@ import tvm
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from graphlet_compiler import codegen, graph_json, importer, lowering, prepare, shapes, simplify
+from graphlet_compiler import (
+    codegen,
+    graph_json,
+    importer,
+    lowering,
+    onnx_file,
+    prepare,
+    shapes,
+    simplify,
+)
+from graphlet_compiler.errors import UnsupportedOperatorError
 from graphlet_compiler.graph import Graph
 from graphlet_compiler.graph_json import ExecutorGraph
 from graphlet_compiler.kernels import Conv2d, Dense, DepthwiseConv2d, GlobalAveragePool, MaxPool2d
@@ -28,14 +38,15 @@ class Executor:
     """A model compiled for this machine."""
 
     def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
-        self.graph: Graph = prepare.open_graph(model, spec)
+        self.graph: Graph = prepare.open_graph(onnx_file.expand(model), spec)
         simplify.simplify(self.graph)
-        assert not importer.unsupported(self.graph)
+        if unsupported := importer.unsupported(self.graph):
+            raise UnsupportedOperatorError.of(unsupported)
         shapes.require_static(self.graph)
         importer.check_dtypes(self.graph)
         self.refusals = lowering.lower(self.graph)
         module, named = importer.import_graph(self.graph)
-        module = importer.fuse(module)
+        module = importer.fuse(module, self.graph)
         self.executor: ExecutorGraph = graph_json.from_module(module, self.graph.input, named)
         used = {n.function for n in self.executor.nodes if n.function is not None}
         self.functions = codegen.functions(module, used)

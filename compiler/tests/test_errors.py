@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from models import digits, model, node, parsed, save, spec, weights
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from graphlet_compiler import errors, pipeline
 from graphlet_compiler import spec as specification
@@ -89,6 +89,13 @@ def test_what_tvm_refuses_is_reported_with_its_node(tmp_path: Path) -> None:
     error = failure(save(model(nodes, {}), tmp_path))
     assert error.code == "unsupported_operator"
     assert [d.node for d in error.details] == ["CumSum_a", "CumSum_y"]
+
+
+def test_what_tvm_cannot_lower_is_reported_with_its_node(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "a"), node("TopK", "a k", "y i", axis=1)]
+    error = failure(save(model(nodes, {"k": np.asarray([2])}), tmp_path))
+    assert error.code == "unsupported_operator" and error.node == "TopK_y"
+    assert len(error.message) < 500
 
 
 def test_a_branch_is_unsupported(tmp_path: Path) -> None:
