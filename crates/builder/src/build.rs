@@ -90,8 +90,25 @@ pub fn read_spec(path: &Path) -> Result<ParsedSpec, BuildError> {
     parse(&text).map_err(|mistakes| BuildError::Spec { path: path.to_path_buf(), mistakes })
 }
 
+/// Reads a `model.toml` with its labels and holds both against the ONNX file: spec, path of the
+/// ONNX file, labels.
+///
+/// # Errors
+/// [`BuildError`]: every mistake in the spec, a missing file, a file that is no ONNX model.
+pub fn read_model(home: &Home, at: &Path) -> Result<(ModelSpec, PathBuf, Vec<String>), BuildError> {
+    let ParsedSpec { spec, lines } = read_spec(at)?;
+    let labels = read_labels(&spec, at)?;
+    let onnx = onnx_path(&spec, at)?;
+    let facts = compiler::facts(home, &onnx)?;
+    spec.check_against(&facts, Some(labels.len())).map_err(|mistakes| BuildError::Spec {
+        path: at.to_path_buf(),
+        mistakes: lines.locate(mistakes),
+    })?;
+    Ok((spec, onnx, labels))
+}
+
 /// The ONNX file of a spec, which must be there.
-pub(crate) fn onnx_path(spec: &ModelSpec, at: &Path) -> Result<PathBuf, BuildError> {
+fn onnx_path(spec: &ModelSpec, at: &Path) -> Result<PathBuf, BuildError> {
     let onnx = beside(at, &spec.model.onnx);
     if onnx.is_file() {
         return Ok(onnx);
@@ -121,16 +138,9 @@ pub fn build(
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<Built, BuildError> {
-    let ParsedSpec { mut spec, lines } = read_spec(&options.spec)?;
+    let (mut spec, onnx, labels) =
+        step(progress, "checking spec and ONNX file", |_| read_model(home, &options.spec))?;
     spec.compile.simd = options.simd.unwrap_or(spec.compile.simd);
-    let labels = read_labels(&spec, &options.spec)?;
-    let onnx = onnx_path(&spec, &options.spec)?;
-
-    let facts = step(progress, "reading the ONNX file", |_| compiler::facts(home, &onnx))?;
-    spec.check_against(&facts, Some(labels.len())).map_err(|mistakes| BuildError::Spec {
-        path: options.spec.clone(),
-        mistakes: lines.locate(mistakes),
-    })?;
 
     let toolchain = GuestToolchain::find(options.kind)?;
     let simd = spec.compile.simd;

@@ -24,6 +24,29 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(error)
 }
 
+/// Reads a size such as `512MiB`, `16 MB` or `65536` (bytes).
+///
+/// # Errors
+/// A sentence that names the text and the units.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let error =
+        || format!("`{text}` is not a size: a whole number and one of KiB, MiB, GiB, kB, MB, GB");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| error())?;
+    let bytes = match unit.trim() {
+        "" | "B" => 1,
+        "kB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(error()),
+    };
+    number.checked_mul(bytes).filter(|bytes| *bytes > 0).ok_or_else(error)
+}
+
 /// A duration in its two largest units: `13 d 4 h`.
 pub fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -57,6 +80,20 @@ pub fn show_count(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_may_have_a_unit() {
+        for (text, expected) in [
+            ("512MiB", Some(512 << 20)),
+            ("16 MB", Some(16_000_000)),
+            ("65536", Some(65536)),
+            ("0", None),
+            ("1.5GiB", None),
+            ("99999999999GiB", None),
+        ] {
+            assert_eq!(parse_size(text).ok(), expected, "text: {text:?}");
+        }
+    }
 
     #[test]
     fn a_duration_needs_a_unit() {

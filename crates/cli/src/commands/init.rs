@@ -22,7 +22,12 @@ pub struct Args {
     #[arg(value_name = "MODEL.onnx")]
     onnx: PathBuf,
     /// How its pictures are prepared: torchvision, timm, keras or caffe
-    #[arg(long, value_name = "FAMILY", default_value = "torchvision", conflicts_with = "preprocessor")]
+    #[arg(
+        long,
+        value_name = "FAMILY",
+        default_value = "torchvision",
+        conflicts_with = "preprocessor"
+    )]
     preset: String,
     /// Take the preprocessing from a Hugging Face preprocessor_config.json
     #[arg(long, value_name = "FILE")]

@@ -1,9 +1,13 @@
 //! One module per subcommand, and what they share.
 
 mod build;
+mod check;
+mod classify;
+mod compare;
 mod init;
 mod inspect;
 pub mod keys;
+mod run;
 pub mod sign;
 mod verify;
 
@@ -15,6 +19,9 @@ use anyhow::{Context as _, Result};
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Build(build::Args),
+    Run(run::Args),
+    Classify(classify::Args),
+    Check(check::Args),
     Init(init::Args),
     #[command(subcommand)]
     Keys(keys::Command),
@@ -27,6 +34,9 @@ pub enum Command {
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Build(args) => build::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Classify(args) => classify::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Keys(command) => keys::run(&command),
         Command::Sign(args) => sign::run(&args),
