@@ -47,5 +47,5 @@ pub use time::Timestamp;
 pub use token::{Claims, MAX_TOKEN_BYTES, TokenError};
 pub use verify::{
     CLOCK_SKEW, EXPIRY_WARNING, HTTP_SERVER, LOGGING, Policy, UNSIGNED_CAPABILITIES,
-    VerifiedModule, VerifyError, authentic_claims, verify,
+    VerifiedModule, VerifyError, authentic_claims, recheck, verify,
 };

@@ -259,6 +259,19 @@ pub fn authentic_claims(bytes: &[u8]) -> Result<Claims, VerifyError> {
     authenticate(bytes)?.1.ok_or(VerifyError::Unsigned)
 }
 
+/// Looks again at the claims of a module that was verified before, of which nothing else is kept:
+/// see [`VerifiedModule::recheck`]. `None` stands for an unsigned module.
+///
+/// # Errors
+/// [`VerifyError`]; the module should get no more traffic.
+pub fn recheck(claims: Option<&Claims>, policy: &Policy) -> Result<(), VerifyError> {
+    match claims {
+        Some(claims) => policy.check(claims),
+        None if policy.dangerously_allow_unsigned => Ok(()),
+        None => Err(VerifyError::Unsigned),
+    }
+}
+
 impl VerifiedModule {
     /// The file, tokens included.
     pub fn bytes(&self) -> &Arc<[u8]> {
@@ -299,11 +312,7 @@ impl VerifiedModule {
     /// # Errors
     /// [`VerifyError`]; the module should get no more traffic.
     pub fn recheck(&self, policy: &Policy) -> Result<(), VerifyError> {
-        match &self.claims {
-            Some(claims) => policy.check(claims),
-            None if policy.dangerously_allow_unsigned => Ok(()),
-            None => Err(VerifyError::Unsigned),
-        }
+        recheck(self.claims(), policy)
     }
 
     /// How long the claims hold from `now` on, without any allowance for clocks; zero when they

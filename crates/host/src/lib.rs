@@ -1,3 +1,25 @@
 //! Actors, their instances, and the links between actors and capability providers.
+//!
+//! A [`Host`] takes verified modules and runs each as an [`Actor`]: a queue, and instances behind
+//! it, each on a thread of its own. Providers reach an actor through
+//! [`provider::ActorService`]; an actor reaches its providers through waPC host calls, as far as
+//! its claims and its links allow.
 
+mod actor;
+mod capabilities;
+mod host;
+mod identity;
+mod instance;
+pub mod limits;
+pub mod manifest;
+mod phases;
 pub mod provider;
+mod queue;
+mod wapc;
+
+pub use self::{
+    actor::{Actor, StartError},
+    host::{Host, HostBuilder, LinkError, LoadError, LoadOptions, PolicySource},
+    instance::{Instance, ModuleError},
+};
+pub use engine::{EngineError, Interruption};

@@ -1,0 +1,275 @@
+//! One instance of an actor: what it must look like, how it starts, how it is called.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use claims::VerifiedModule;
+use engine::{
+    CompileError, Compiled, Engine, Guest, Limits, Origin, Sandbox, Stop,
+    wasmtime::{ExternType, InstancePre, Linker},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    capabilities::Capabilities,
+    host::LoadOptions,
+    identity,
+    provider::{CallError, Reply},
+    wapc::{self, Call, Environment, Fault, GUEST_CALL, MEMORY, State},
+};
+
+/// Exports that run once, in this order, before the first message: what Rust, TinyGo and
+/// AssemblyScript guests know as their beginning.
+const INIT_EXPORTS: [&str; 3] = ["_start", "_initialize", "wapc_init"];
+
+/// A module is not an actor that can run here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// It is malformed, uses what guests may not use, or does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// It imports what this host does not give.
+    #[error(
+        "the module imports what this host does not give: {}; an actor gets the waPC functions \
+         and nothing else", names.join(", ")
+    )]
+    Imports {
+        /// `module.name` of each, with its type where only that is wrong.
+        names: Vec<String>,
+    },
+    /// An export that every actor has is missing or of another type.
+    #[error("the module does not export {expected}")]
+    Export {
+        /// What was looked for.
+        expected: &'static str,
+    },
+}
+
+/// All that instances of one actor have in common.
+pub(crate) struct Template {
+    engine: Engine,
+    pre: InstancePre<Guest<State>>,
+    limits: Limits,
+    start_time: Duration,
+    warm_up: Option<(String, Vec<u8>)>,
+    pub(crate) environment: Arc<Environment>,
+}
+
+impl Template {
+    /// Compiles the module and checks what it imports and exports.
+    pub(crate) fn new(
+        engine: &Engine,
+        module: &VerifiedModule,
+        options: &LoadOptions,
+    ) -> Result<Self, ModuleError> {
+        let begin = Instant::now();
+        let identity = identity::of(module);
+        let compiled = engine.compile(module.bytes(), module.digest().as_bytes())?;
+        debug!(
+            actor.name = %identity.name,
+            cached = compiled.origin == Origin::Cached,
+            code_ms = begin.elapsed().as_millis(),
+            "Module compiled"
+        );
+        let pre = prepare(engine, &compiled)?;
+        let claimed = module.capabilities().into_iter().map(str::to_owned).collect();
+        let capabilities = Capabilities::new(claimed);
+        Ok(Self {
+            engine: engine.clone(),
+            pre,
+            limits: Limits {
+                memory_bytes: options.memory_bytes,
+                table_elements: options.table_elements,
+            },
+            start_time: options.start_time,
+            warm_up: options.warm_up.clone(),
+            environment: Arc::new(Environment { identity, capabilities }),
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Makes an instance that has loaded its model.
+    pub(crate) fn start(&self) -> Result<Instance, Ending> {
+        let deadline = Instant::now() + self.start_time;
+        let state = State { environment: Arc::clone(&self.environment), call: Call::default() };
+        let sandbox = Sandbox::new(&self.engine, &self.pre, self.limits, state, deadline)
+            .map_err(Ending::Stop)?;
+        let mut instance = Instance { sandbox };
+        instance.initialise(deadline)?;
+        let health = wire::HealthRequest { placeholder: true };
+        let health = wire::encode(&health).map_err(|error| Ending::Guest(error.to_string()))?;
+        instance.enter(wire::OP_HEALTH_REQUEST.into(), health, deadline)?;
+        if let Some((operation, message)) = &self.warm_up {
+            // A request that the guest refuses warms it as well.
+            match instance.enter(operation.clone(), message.clone(), deadline) {
+                Ok(_) | Err(Ending::Guest(_)) => {}
+                Err(ending) => return Err(ending),
+            }
+        }
+        Ok(instance)
+    }
+}
+
+fn prepare(engine: &Engine, compiled: &Compiled) -> Result<InstancePre<Guest<State>>, ModuleError> {
+    let module = &compiled.module;
+    let mut linker = Linker::new(engine.wasmtime());
+    wapc::link(&mut linker).map_err(|error| CompileError::Compile(error.into()))?;
+    let foreign = foreign_imports(compiled);
+    if !foreign.is_empty() {
+        return Err(ModuleError::Imports { names: foreign });
+    }
+    if !matches!(module.get_export(MEMORY), Some(ExternType::Memory(_))) {
+        return Err(ModuleError::Export { expected: "a memory `memory`" });
+    }
+    if !module.get_export(GUEST_CALL).is_some_and(|export| is_i32_function(&export, 2, 1)) {
+        let expected = "a function `__guest_call` from two i32 to one";
+        return Err(ModuleError::Export { expected });
+    }
+    linker
+        .instantiate_pre(module)
+        .map_err(|error| ModuleError::Compile(CompileError::Compile(error.into())))
+}
+
+/// Imports that are not waPC's, all of them.
+fn foreign_imports(compiled: &Compiled) -> Vec<String> {
+    compiled
+        .module
+        .imports()
+        .filter_map(|import| {
+            let name = format!("`{}.{}`", import.module(), import.name());
+            let signature = (import.module() == wapc::MODULE)
+                .then(|| wapc::IMPORTS.iter().find(|known| known.0 == import.name()))
+                .flatten();
+            let Some(&(_, params, results)) = signature else { return Some(name) };
+            (!is_i32_function(&import.ty(), params, results))
+                .then(|| format!("{name} with another type"))
+        })
+        .collect()
+}
+
+fn is_i32_function(ty: &ExternType, params: usize, results: usize) -> bool {
+    let ExternType::Func(function) = ty else { return false };
+    let mut types = function.params().chain(function.results());
+    function.params().len() == params
+        && function.results().len() == results
+        && types.all(|ty| ty.is_i32())
+}
+
+/// How a call ended without an answer.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The guest said that it failed; it is as good as before.
+    Guest(String),
+    /// The guest was stopped; the instance is spent.
+    Stop(Stop),
+}
+
+impl Ending {
+    /// The word under which a stopped guest is counted.
+    pub(crate) fn trap_reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Guest(_) => None,
+            Self::Stop(Stop::Host(error)) => {
+                Some(error.downcast_ref::<Fault>().map_or("other", Fault::reason))
+            }
+            Self::Stop(stop) => Some(stop.reason()),
+        }
+    }
+
+    /// All that is known, for logs.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Guest(text) => format!("the actor failed: {text}"),
+            Self::Stop(Stop::Host(error)) => format!("the guest was ended by the host: {error}"),
+            Self::Stop(stop) => stop.to_string(),
+        }
+    }
+
+    pub(crate) fn into_call_error(self) -> CallError {
+        let reason = self.trap_reason();
+        match (self, reason) {
+            (Self::Guest(text), _) => CallError::Guest(text),
+            (Self::Stop(Stop::Deadline), _) => CallError::Deadline,
+            (Self::Stop(Stop::OutOfMemory), _) => CallError::OutOfMemory,
+            (Self::Stop(_), reason) => CallError::Trap { reason: reason.unwrap_or("other") },
+        }
+    }
+}
+
+/// An instance that has loaded its model, called directly: no queue, no thread of its own.
+///
+/// The thread that calls it needs 2 MiB of stack.
+pub struct Instance {
+    sandbox: Sandbox<State>,
+}
+
+impl Instance {
+    fn initialise(&mut self, deadline: Instant) -> Result<(), Ending> {
+        self.sandbox
+            .enter(deadline, |mut store, instance| {
+                for name in INIT_EXPORTS {
+                    if let Some(function) = instance.get_func(&mut store, name) {
+                        function.typed::<(), ()>(&store)?.call(&mut store, ())?;
+                    }
+                }
+                Ok(())
+            })
+            .map_err(Ending::Stop)
+    }
+
+    /// Sends one message and waits for the answer, at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`CallError`]; after a trap or a missed deadline every further call fails.
+    pub fn call(
+        &mut self,
+        operation: &str,
+        message: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        self.enter(operation.into(), message, deadline).map_err(Ending::into_call_error)
+    }
+
+    /// Bytes of the guest's linear memory.
+    pub fn memory_bytes(&mut self) -> usize {
+        self.sandbox.memory_bytes(MEMORY)
+    }
+
+    pub(crate) fn enter(
+        &mut self,
+        operation: String,
+        message: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Reply, Ending> {
+        let too_long = |_| Ending::Guest("the message is longer than a guest can take".into());
+        let operation_len = u32::try_from(operation.len()).map_err(too_long)?;
+        let message_len = u32::try_from(message.len()).map_err(too_long)?;
+        self.sandbox.data_mut().call = Call::new(operation, message);
+        let result = self.sandbox.enter(deadline, |mut store, instance| {
+            let call = instance.get_typed_func::<(u32, u32), u32>(&mut store, GUEST_CALL)?;
+            call.call(store, (operation_len, message_len))
+        });
+        let end = Instant::now();
+        // Also gives back the message's memory.
+        let call = std::mem::take(&mut self.sandbox.data_mut().call);
+        if call.dropped_log_lines() > 0 {
+            let name = &self.sandbox.data().environment.identity.name;
+            let dropped = call.dropped_log_lines();
+            warn!(actor.name = %name, dropped, "Actor logged too much in one call");
+        }
+        match result.map_err(Ending::Stop)? {
+            0 => Err(Ending::Guest(call.error.unwrap_or_else(|| "no reason given".into()))),
+            _ => Ok(Reply {
+                body: call.response,
+                phases: call.phases.finish(end),
+                queued: Duration::ZERO,
+            }),
+        }
+    }
+}

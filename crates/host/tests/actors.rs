@@ -1,0 +1,360 @@
+//! An actor's life: start, requests, queue, expiry, stop.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use common::*;
+use host::{
+    Host, LoadOptions, StartError,
+    provider::{ActorService, ActorState, CallError},
+};
+
+fn options(instances: usize, queue_depth: usize) -> LoadOptions {
+    LoadOptions { instances, queue_depth, ..LoadOptions::default() }
+}
+
+/// Polls for a condition that other threads bring about.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < LONG, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_actor_answers_and_its_phases_are_stamped() {
+    // Marks `decode`, works, marks `infer`, works longer, marks `done`.
+    let mark = |at: u32, len: usize| {
+        format!(
+            "(drop (call $host_call (i32.const 2048) (i32.const 7) (i32.const 2304) (i32.const 14)
+               (i32.const 2560) (i32.const 4) (i32.const {at}) (i32.const {len})))"
+        )
+    };
+    let work = |times: u32| {
+        format!(
+            "(local.set $i (i32.const {times}))
+             (loop (br_if 0 (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))"
+        )
+    };
+    let data = r#"(data (i32.const 2048) "default") (data (i32.const 2304) "graphlet:phase")
+        (data (i32.const 2560) "Mark") (data (i32.const 2600) "decode")
+        (data (i32.const 2610) "infer") (data (i32.const 2620) "done")"#;
+    let body = [
+        mark(2600, 6),
+        work(1_000_000),
+        mark(2610, 5),
+        work(10_000_000),
+        mark(2620, 4),
+        ECHO.into(),
+    ]
+    .concat();
+    let host = host();
+    let actor = load(&host, &guest_with(data, &body), &options(1, 4));
+    let begin = Instant::now();
+    let reply = call(&actor, "Call", b"hello", LONG).await.unwrap();
+    assert_eq!(reply.body, b"hello");
+    let names: Vec<_> = reply.phases.iter().map(|phase| phase.0.as_str()).collect();
+    assert_eq!(names, ["decode", "infer"]);
+    let (decode, infer) = (reply.phases[0].1, reply.phases[1].1);
+    assert!(decode < infer && decode + infer < begin.elapsed(), "{decode:?}, {infer:?}");
+    let status = actor.status();
+    assert_eq!(status.state, ActorState::Running);
+    assert_eq!(status.instance_memory_bytes, [32 << 16]);
+    assert_eq!(actor.identity().name, "guest");
+    assert!(actor.identity().subject.starts_with('M') && !status.unsigned);
+}
+
+#[tokio::test]
+async fn replies_never_cross() {
+    let host = host();
+    let actor = load(&host, &guest(ECHO), &options(3, 1000));
+    let calls: Vec<_> = (0..300u32)
+        .map(|client| {
+            let actor = Arc::clone(&actor);
+            tokio::spawn(async move {
+                let message = client.to_le_bytes().repeat(100 + client as usize);
+                let reply = call(&actor, "Call", &message, LONG).await.unwrap();
+                assert!(reply.body == message, "client {client}");
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_a_caller_that_leaves_gives_its_place_back() {
+    let (_host, gate, actor) = gated(&options(1, 2)).await;
+    let spawn = || {
+        let actor = Arc::clone(&actor);
+        tokio::spawn(async move { call(&actor, "Call", b"x", LONG).await })
+    };
+    let running = spawn();
+    gate.wait_inside(1).await;
+    let waiting = [spawn(), spawn()];
+    eventually("two wait", || actor.status().queue_depth == 2).await;
+    let error = call(&actor, "Call", b"x", LONG).await.unwrap_err();
+    assert_eq!(error, CallError::QueueFull { waiting: 2 });
+    assert_eq!((actor.status().busy_instances, actor.status().idle_instances), (1, 0));
+    waiting[0].abort();
+    eventually("one wait", || actor.status().queue_depth == 1).await;
+    let another = spawn();
+    eventually("two wait again", || actor.status().queue_depth == 2).await;
+    gate.open();
+    running.await.unwrap().unwrap();
+    another.await.unwrap().unwrap();
+    let [left, stayed] = waiting;
+    assert!(left.await.unwrap_err().is_cancelled());
+    stayed.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_actor_without_a_queue_takes_what_its_instances_can_take_at_once() {
+    let (_host, gate, actor) = gated(&options(2, 0)).await;
+    eventually("both idle", || actor.status().idle_instances == 2).await;
+    let spawn = || {
+        let actor = Arc::clone(&actor);
+        tokio::spawn(async move { call(&actor, "Call", b"x", LONG).await })
+    };
+    let running = [spawn(), spawn()];
+    gate.wait_inside(2).await;
+    let error = call(&actor, "Call", b"x", LONG).await.unwrap_err();
+    assert_eq!(error, CallError::QueueFull { waiting: 0 });
+    gate.open();
+    for call in running {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_counts_from_the_queue() {
+    let (_host, gate, actor) = gated(&options(1, 8)).await;
+    let running = {
+        let actor = Arc::clone(&actor);
+        tokio::spawn(async move { call(&actor, "Call", b"x", LONG).await })
+    };
+    gate.wait_inside(1).await;
+    let (begin, limit) = (Instant::now(), Duration::from_millis(50));
+    assert_eq!(call(&actor, "Call", b"x", limit).await.unwrap_err(), CallError::Deadline);
+    let took = begin.elapsed();
+    assert!(took >= limit && took < limit + Duration::from_millis(100), "{took:?}");
+    assert_eq!(actor.status().queue_depth, 0);
+    gate.open();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn no_caller_gets_more_time_than_the_actor_allows() {
+    let host = host();
+    let options = LoadOptions { call_time: Duration::from_millis(50), ..options(1, 8) };
+    let actor = load(&host, &echo_or("", "(loop br 0)"), &options);
+    let begin = Instant::now();
+    assert_eq!(call(&actor, "Bad", b"", LONG).await.unwrap_err(), CallError::Deadline);
+    assert!(begin.elapsed() < Duration::from_millis(150));
+}
+
+#[tokio::test]
+async fn a_message_nobody_waits_for_any_more_is_not_carried_out() {
+    let (_host, gate, actor) = gated(&options(1, 8)).await;
+    let running = {
+        let actor = Arc::clone(&actor);
+        tokio::spawn(async move { call(&actor, "Call", b"x", LONG).await })
+    };
+    gate.wait_inside(1).await;
+    let left = {
+        let actor = Arc::clone(&actor);
+        tokio::spawn(async move { call(&actor, "Call", b"x", LONG).await })
+    };
+    eventually("one waits", || actor.status().queue_depth == 1).await;
+    left.abort();
+    eventually("none waits", || actor.status().queue_depth == 0).await;
+    gate.open();
+    running.await.unwrap().unwrap();
+    eventually("idle", || actor.status().idle_instances == 1).await;
+}
+
+#[tokio::test]
+async fn what_runs_is_finished_when_the_host_stops_and_what_comes_later_is_refused() {
+    let (host, gate, actor) = gated(&options(1, 8)).await;
+    let spawn = || {
+        let actor = Arc::clone(&actor);
+        tokio::spawn(async move { call(&actor, "Call", b"x", LONG).await })
+    };
+    let (running, waiting) = (spawn(), spawn());
+    gate.wait_inside(1).await;
+    eventually("one waits", || actor.status().queue_depth == 1).await;
+    let stopping = tokio::spawn({
+        let host = host.clone();
+        async move { host.stop(LONG).await }
+    });
+    eventually("stopping", || actor.status().state == ActorState::Stopping).await;
+    assert_eq!(call(&actor, "Call", b"x", LONG).await.unwrap_err(), CallError::Stopping);
+    gate.open();
+    running.await.unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
+    stopping.await.unwrap();
+    let status = actor.status();
+    assert_eq!(
+        (status.idle_instances, status.busy_instances, status.starting_instances),
+        (0, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn stopping_takes_no_longer_than_its_grace() {
+    let (host, gate, actor) = gated(&options(1, 8)).await;
+    let spawn = || {
+        let actor = Arc::clone(&actor);
+        tokio::spawn(async move { call(&actor, "Call", b"x", LONG).await })
+    };
+    let (running, waiting) = (spawn(), spawn());
+    gate.wait_inside(1).await;
+    eventually("one waits", || actor.status().queue_depth == 1).await;
+    let begin = Instant::now();
+    host.stop(Duration::from_millis(50)).await;
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    assert_eq!(waiting.await.unwrap().unwrap_err(), CallError::Stopping);
+    gate.open();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_actor_whose_claims_no_longer_hold_gets_no_traffic_until_they_do() {
+    let trusted = Arc::new(AtomicBool::new(true));
+    let (source, rechecks) = (Arc::clone(&trusted), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&rechecks);
+    let host = Host::builder()
+        .policy(Box::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut policy = policy();
+            if !source.load(Ordering::SeqCst) {
+                policy.trusted_issuers.clear();
+            }
+            Ok(policy)
+        }))
+        .recheck_interval(Duration::from_millis(5))
+        .build()
+        .unwrap();
+    let actor = load(&host, &guest(ECHO), &options(1, 8));
+    eventually("looked at thrice", || rechecks.load(Ordering::SeqCst) > 2).await;
+    call(&actor, "Call", b"x", LONG).await.unwrap();
+    trusted.store(false, Ordering::SeqCst);
+    eventually("refused", || actor.status().state == ActorState::Refused).await;
+    match call(&actor, "Call", b"x", LONG).await {
+        Err(CallError::Refused(reason)) => assert!(reason.contains("issuer"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    trusted.store(true, Ordering::SeqCst);
+    eventually("running", || actor.status().state == ActorState::Running).await;
+    call(&actor, "Call", b"x", LONG).await.unwrap();
+    host.stop(LONG).await;
+    let seen = rechecks.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert!(rechecks.load(Ordering::SeqCst) <= seen + 1, "still looking at claims after the end");
+}
+
+#[tokio::test]
+async fn claims_that_expire_while_the_actor_runs_stop_its_traffic() {
+    // The policy's clock cannot be moved from outside, so the claims ended 58 s ago: within the
+    // skew of 60 s now, beyond it in two to three seconds.
+    let mut statement = statement(&[]);
+    statement.issued_at = claims::Timestamp(now().0 - 3600);
+    statement.valid_for = Some(Duration::from_secs(3600 - 58));
+    let host = Host::builder()
+        .policy(Box::new(|| Ok(policy())))
+        .recheck_interval(Duration::from_millis(20))
+        .build()
+        .unwrap();
+    let actor = host.load(signed(&guest(ECHO), &statement), &options(1, 8)).unwrap();
+    call(&actor, "Call", b"x", LONG).await.unwrap();
+    assert_eq!(actor.status().claims_expire_in, Some(Duration::ZERO));
+    eventually("refused", || actor.status().state == ActorState::Refused).await;
+    assert!(matches!(call(&actor, "Call", b"x", LONG).await, Err(CallError::Refused(_))));
+}
+
+#[tokio::test]
+async fn an_actor_that_cannot_start_says_why_and_lets_requests_run_into_their_deadline() {
+    let failing = r#"(module
+        (import "wapc" "__guest_error" (func $error (param i32 i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "no model here")
+        (func (export "__guest_call") (param i32 i32) (result i32)
+          (call $error (i32.const 0) (i32.const 13)) i32.const 0))"#;
+    let trapping = r#"(module (memory (export "memory") 1) (func $s unreachable) (start $s)
+        (func (export "__guest_call") (param i32 i32) (result i32) i32.const 1))"#;
+    let endless = r#"(module (memory (export "memory") 1) (func (export "wapc_init") (loop br 0))
+        (func (export "__guest_call") (param i32 i32) (result i32) i32.const 1))"#;
+    let large = r#"(module (memory (export "memory") 60000)
+        (func (export "__guest_call") (param i32 i32) (result i32) i32.const 1))"#;
+    for (text, expected) in [
+        (failing, "no model here"),
+        (trapping, "trapped"),
+        (endless, "deadline"),
+        (large, "memory"),
+    ] {
+        let options = LoadOptions { start_time: Duration::from_millis(100), ..options(1, 8) };
+        let host = host();
+        let actor = host.load(signed(text, &statement(&[])), &options).unwrap();
+        match actor.wait_ready(LONG) {
+            Err(StartError::Failed { reason, .. }) => {
+                assert!(reason.contains(expected), "{expected}: {reason}");
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+        assert_eq!(actor.status().state, ActorState::Starting);
+        let limit = Duration::from_millis(20);
+        assert_eq!(call(&actor, "Call", b"", limit).await.unwrap_err(), CallError::Deadline);
+        let begin = Instant::now();
+        host.stop(LONG).await;
+        assert!(begin.elapsed() < Duration::from_secs(2), "{expected}: {:?}", begin.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_beginning_runs_once_and_in_order() {
+    // Each step appends its letter; the call answers with all of them.
+    let text = r#"(module
+        (import "wapc" "__guest_request" (func $request (param i32 i32)))
+        (import "wapc" "__guest_response" (func $response (param i32 i32)))
+        (memory (export "memory") 1) (global $at (mut i32) (i32.const 0))
+        (func $add (param i32)
+          (i32.store8 (global.get $at) (local.get 0))
+          (global.set $at (i32.add (global.get $at) (i32.const 1))))
+        (func $s (call $add (i32.const 115))) (start $s)
+        (func (export "wapc_init") (call $add (i32.const 119)))
+        (func (export "_initialize") (call $add (i32.const 105)))
+        (func (export "_start") (call $add (i32.const 95)))
+        (func (export "__guest_call") (param i32 i32) (result i32)
+          (call $request (i32.const 1000) (i32.const 2000))
+          (call $add (i32.load8_u (i32.const 1000)))
+          (call $response (i32.const 0) (global.get $at)) i32.const 1))"#;
+    let host = host();
+    let options = LoadOptions { warm_up: Some(("Warm".into(), vec![])), ..options(1, 8) };
+    let actor = load(&host, text, &options);
+    assert_eq!(call(&actor, "Call", b"", LONG).await.unwrap().body, b"s_iwHWC");
+}
+
+#[test]
+fn a_host_that_is_dropped_takes_its_threads_with_it() {
+    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    let before = threads();
+    for _ in 0..5 {
+        let host = Host::builder().policy(Box::new(|| Ok(policy()))).build().unwrap();
+        let actor = load(&host, &guest(ECHO), &options(2, 8));
+        drop((host, actor));
+    }
+    // Other tests of this process start and end threads as well.
+    let begin = Instant::now();
+    while threads() > before + 12 {
+        assert!(begin.elapsed() < LONG, "{before} threads before, {} now", threads());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
