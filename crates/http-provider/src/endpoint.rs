@@ -147,8 +147,6 @@ impl Record<'_> {
         self.endpoint.metrics.ended(outcome);
         self.endpoint.metrics.responded(&self.method, status, duration);
         let actor = &self.endpoint.actor.identity().name;
-        // What somebody must look at; a full queue is load, and would fill the log at the worst
-        // moment.
         let error = refusal.map(tracing::field::display);
         if is_fault(refusal) {
             warn!(
@@ -210,11 +208,17 @@ impl Drop for Record<'_> {
     }
 }
 
+/// Whether somebody must look at it. Load, lateness and refused claims are not such: they come
+/// by the thousand, have their metrics, and the host tells of the state behind them once.
 fn is_fault(refusal: Option<&Refusal>) -> bool {
     match refusal {
-        Some(Refusal::Call(error)) => {
-            !matches!(error, CallError::QueueFull { .. } | CallError::Stopping)
-        }
+        Some(Refusal::Call(error)) => !matches!(
+            error,
+            CallError::QueueFull { .. }
+                | CallError::Deadline
+                | CallError::Refused(_)
+                | CallError::Stopping
+        ),
         Some(Refusal::BadReply(_)) => true,
         _ => false,
     }

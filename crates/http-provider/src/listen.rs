@@ -2,7 +2,6 @@
 //! connection cap, the request id, and the graceful stop live here.
 
 use std::{
-    future::poll_fn,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -10,7 +9,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -127,6 +125,9 @@ const BACKLOG: u32 = 1024;
 // Connections over the cap that are being told so, before others over it are closed silently.
 const MAX_REFUSALS: usize = 64;
 
+// From the stop of a listener to its closing.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
 // Files that this process needs beside connections: modules, caches, logs, pipes.
 const OTHER_FILES: usize = 128;
 
@@ -209,11 +210,14 @@ impl Accepting {
                 }
             }
         }
-        // Who connected before the stop is in the kernel's queue, and closing the listener would
-        // reset them: they are served too.
-        while let Some(accepted) = accept_now(&self.listener).await {
-            if let Ok(client) = accepted {
-                self.admit(client, &mut open, &mut refused);
+        // Who connected before the stop may wait in the kernel's queue, and closing the listener
+        // would reset them: they are served too. The runtime needs a moment to notice them.
+        let last_call = Instant::now() + LAST_CALL;
+        while let Ok(accepted) = timeout_at(last_call.into(), self.listener.accept()).await {
+            match accepted {
+                Ok(client) => self.admit(client, &mut open, &mut refused),
+                Err(error) if is_clients_fault(&error) => {}
+                Err(_) => break,
             }
         }
         drop(self.listener);
@@ -253,15 +257,6 @@ async fn wait_for_stop(stopped: &mut watch::Receiver<bool>) {
 fn is_clients_fault(error: &io::Error) -> bool {
     use io::ErrorKind as E;
     matches!(error.kind(), E::ConnectionAborted | E::ConnectionReset | E::ConnectionRefused)
-}
-
-/// The next connection in the kernel's queue, without waiting for one.
-async fn accept_now(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    poll_fn(|cx| match listener.poll_accept(cx) {
-        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
 }
 
 /// Says 503 to a connection over the cap, without reading its request.

@@ -3,6 +3,8 @@
 //! `Transfer-Encoding`); two parsers that are lenient in different ways are what request smuggling
 //! lives on, so that here nothing is guessed.
 
+use http::Uri;
+
 /// How a body follows its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -167,7 +169,9 @@ fn check_request_line(line: &[u8]) -> Result<Version, HeadError> {
         target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
     });
     let is_asterisk = method == b"OPTIONS" && target == b"*";
-    if !(is_path || is_absolute || is_asterisk) || !target.iter().all(u8::is_ascii_graphic) {
+    let is_ascii = target.iter().all(u8::is_ascii_graphic);
+    // The last condition is hyper's own: what it would refuse is refused here, with our answer.
+    if !(is_path || is_absolute || is_asterisk) || !is_ascii || Uri::try_from(target).is_err() {
         return Err(HeadError::RequestLine);
     }
     Ok(version)
@@ -245,6 +249,8 @@ mod tests {
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", E::RequestLine),
             ("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", E::RequestLine),
             ("GET / http/1.1\r\nHost: a\r\n\r\n", E::RequestLine),
+            ("GET /<b> HTTP/1.1\r\nHost: a\r\n\r\n", E::RequestLine),
+            ("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", E::RequestLine),
             ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", E::Version),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", E::Version),
             ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", E::Connect),

@@ -31,16 +31,29 @@ async fn a_body_that_announces_too_much_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_its_large_body_anyway_still_gets_to_read_413() {
-    let served = serve_with(FakeActor::echo(), &[("MAX_BODY_BYTES", "1000")]).await;
+async fn a_client_that_sends_its_large_body_anyway_is_not_cut_off_before_it_reads_413() {
+    let values = [("MAX_BODY_BYTES", "1000"), ("LINGER", "1m")];
+    let served = serve_with(FakeActor::echo(), &values).await;
     let mut client = Client::connect(served.address).await;
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n").await;
+    let head = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n";
+    assert_eq!(client.exchange(head).await.code(), "body_too_large");
     for _ in 0..40 {
-        if !client.try_send(vec![7; 100_000]).await {
-            break;
-        }
+        client.send(vec![7; 100_000]).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(client.receive().await.code(), "body_too_large");
+    client.expect_end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_stops_sending_is_cut_off_at_last() {
+    let values = [("MAX_BODY_BYTES", "1000"), ("LINGER", "200ms")];
+    let served = serve_with(FakeActor::echo(), &values).await;
+    let mut client = Client::connect(served.address).await;
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n").await;
+    let begin = Instant::now();
+    while client.try_send(vec![7; 10_000]).await {
+        assert!(begin.elapsed() < common::SOON, "still reading");
+    }
 }
 
 #[tokio::test]
