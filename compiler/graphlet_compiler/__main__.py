@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TextIO
 
 from graphlet_compiler import __version__
-from graphlet_compiler.errors import CompileError, TooLargeError, from_os_error
+from graphlet_compiler.errors import CompileError, MissingToolError, TooLargeError, from_os_error
 from graphlet_compiler.events import Events
 
 
@@ -30,6 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(options, events)
     except CompileError as error:
         events.error(error)
+        return 1
+    except ImportError as error:
+        events.error(
+            MissingToolError(
+                f"a Python package is missing: {error}",
+                hint="install compiler/requirements.txt, as scripts/setup does",
+            )
+        )
         return 1
     except MemoryError:
         events.error(TooLargeError("not enough memory to compile the model"))

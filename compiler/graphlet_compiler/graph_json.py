@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from tvm import relax
 from graphlet_compiler import storage
 from graphlet_compiler.errors import CompileError, NoInputError
 from graphlet_compiler.graph import Array, Node, Shape
-from graphlet_compiler.importer import NODE_PREFIX
+from graphlet_compiler.importer import NODE_PREFIX, OUTPUT_PREFIX
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ class _Reader:
         self.entries: dict[Any, tuple[int, int]] = {}
         self.tuples: dict[Any, list[tuple[int, int]]] = {}
         self.constants: dict[tuple[str, Shape, bytes], tuple[int, int]] = {}
+        # The executor finds inputs and parameters by name: each name stands for one node.
+        self.taken = {input_name} | {node.name for node in named}
+        self.given: Counter[str] = Counter()
         (parameter,) = main.params
         self.entries[parameter] = self._append(GraphNode(input_name, [_tensor(parameter.ty)]))
 
@@ -173,7 +177,13 @@ class _Reader:
         several = isinstance(var.ty, relax.TupleType)
         types = list(var.ty.fields) if several else [var.ty]
         origin = self._origin(var)
-        name = f"{function}_{len(self.nodes)}" if origin is None else origin.name
+        if origin is None:
+            name = self._fresh(f"{function}_{len(self.nodes)}")
+        elif self.given[origin.name] or origin.name == self.nodes[0].name:
+            name = self._fresh(f"{origin.name}_{len(self.nodes)}")
+        else:
+            name = origin.name
+        self.given[name] += 1
         node = GraphNode(name, [_tensor(t) for t in types], function, origin, inputs)
         index, _ = self._append(node)
         if several:
@@ -182,8 +192,11 @@ class _Reader:
             self.entries[var] = (index, 0)
 
     def _origin(self, var: Any) -> Node | None:
-        prefix, _, number = str(var.name).partition(NODE_PREFIX)
-        return self.named[int(number)] if number and not prefix else None
+        for prefix in (NODE_PREFIX, OUTPUT_PREFIX):
+            number = str(var.name).removeprefix(prefix)
+            if number != var.name:
+                return self.named[int(number)]
+        return None
 
     def _entry(self, value: Any) -> tuple[int, int]:
         if not isinstance(value, tvm.ir.GenericConst):
@@ -191,11 +204,17 @@ class _Reader:
         array = value.value.numpy()
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self.constants:
-            name = f"p{len(self.params)}"
+            name = self._fresh(f"p{len(self.params)}")
             self.params[name] = array
             tensor = Tensor(tuple(array.shape), str(array.dtype))
             self.constants[key] = self._append(GraphNode(name, [tensor]))
         return self.constants[key]
+
+    def _fresh(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
 
     def _append(self, node: GraphNode) -> tuple[int, int]:
         self.nodes.append(node)

@@ -26,6 +26,8 @@ _MAX_REASON = 300
 
 # Marks the variables that calls of known nodes are bound to.
 NODE_PREFIX = "graphlet_node_"
+# The same for the graph's output, which is bound once more.
+OUTPUT_PREFIX = "graphlet_output_"
 
 # Operators whose result has a size that only its values decide.
 _DYNAMIC = {"Compress", "NonMaxSuppression", "NonZero", "Unique", "AllClassNMS"}
@@ -192,6 +194,7 @@ class _Importer:
         self.functions: dict[Any, Any] = {}
         # Nodes that reach the executor's graph one to one, in the order of their numbers.
         self.named: list[Node] = []
+        self.numbers: dict[str, int] = {}
 
     def build(self) -> Any:
         graph, bb = self.graph, self.bb
@@ -203,7 +206,10 @@ class _Importer:
             with bb.dataflow():
                 for node in graph.nodes:
                     self._emit(node)
-                result = bb.emit_output(self.values[graph.output])
+                hint = self.numbers.get(graph.output)
+                result = bb.emit_output(
+                    self.values[graph.output], "" if hint is None else f"{OUTPUT_PREFIX}{hint}"
+                )
             bb.emit_func_output(result)
         return bb.get()
 
@@ -278,6 +284,7 @@ class _Importer:
         arguments = [self.values[name] for name in node.inputs]
         call = relax.call_tir(function, arguments, self._type(node.outputs[0]))
         self.values[node.outputs[0]] = self.bb.emit(call, f"{NODE_PREFIX}{len(self.named)}")
+        self.numbers[node.outputs[0]] = len(self.named)
         self.named.append(node)
 
     def _add(self, function: Any, base: str) -> Any:

@@ -71,6 +71,20 @@ def test_compiling_tells_its_phases_and_writes_every_file(project: Path) -> None
     assert report["operators"]["Conv"] == 2
 
 
+def test_every_node_of_the_graph_has_a_name_of_its_own(tmp_path: Path) -> None:
+    nodes = [node("Conv", "p0 w", "a"), node("Conv", "p0 v", "b"), node("Concat", "a b", axis=1)]
+    for one, name in zip(nodes, ("same", "same", "p1"), strict=True):
+        one.name = name
+    value = model(nodes, {"w": weights(6, 3, 1, 1), "v": weights(6, 3, 1, 1, seed=2)})
+    value.graph.input[0].name = "p0"
+    save(value, tmp_path)
+    (tmp_path / "spec.json").write_text(json.dumps(spec((1, 3, 8, 8))))
+    code, _, _ = compile_in(tmp_path)
+    names = [n["name"] for n in json.loads((tmp_path / "out/graph.json").read_text())["nodes"]]
+    assert code == 0 and len(set(names)) == len(names)
+    assert names[0] == "p0" and {"same", "p1"} <= set(names)
+
+
 def test_fallbacks_are_told_with_their_share(tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "a"), node("ConvTranspose", "a v", "y")]
     value = model(nodes, {"w": weights(6, 3, 1, 1), "v": weights(6, 4, 3, 3)})
@@ -117,7 +131,7 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(project: Path) -> None:
 
     def limit() -> None:
         # No file larger than this: what a full disk or a quota does to a write.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
     for out in ("out", "fresh"):
         code, events, _ = compile_in(project, out, preexec_fn=limit)
