@@ -103,7 +103,7 @@ pub(crate) fn check(wasm: &[u8], features: WasmFeatures) -> Result<(), Instrumen
 ///
 /// # Errors
 /// [`InstrumentError::Invalid`] when the module is malformed after all.
-pub fn instrument(wasm: &[u8]) -> Result<Vec<u8>, InstrumentError> {
+pub(crate) fn instrument(wasm: &[u8]) -> Result<Vec<u8>, InstrumentError> {
     let mut output = wasm_encoder::Module::new();
     let mut code = CodeSection::new();
     let mut bodies_left = 0;

@@ -19,7 +19,7 @@ pub use self::{
     cache::{CacheError, CodeCache},
     config::{CompileError, Compiled, Engine, EngineError, EngineOptions, Interruption, Origin},
     deadline::{Alarm, Watchdog},
-    instrument::{InstrumentError, POLL_MEMORY, START_FUNCTION, instrument},
+    instrument::{InstrumentError, POLL_MEMORY, START_FUNCTION},
     limits::{Limiter, Limits},
     sandbox::{Guest, Sandbox, Stop},
 };

@@ -57,7 +57,7 @@ pub enum Stop {
     Trap(Trap),
     /// A host function ended it, or it could not be instantiated.
     #[error("the guest was ended by the host")]
-    Host(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Host(#[source] wasmtime::Error),
     /// It trapped before; an instance whose state is unknown is not entered again.
     #[error("the instance has trapped and is of no more use")]
     Spent,
@@ -237,6 +237,6 @@ fn stop(error: wasmtime::Error, late: bool) -> Stop {
     match error.downcast_ref::<Trap>() {
         Some(Trap::MemoryOutOfBounds | Trap::Interrupt) if late => Stop::Deadline,
         Some(trap) => Stop::Trap(*trap),
-        None => Stop::Host(error.into()),
+        None => Stop::Host(error),
     }
 }

@@ -1,5 +1,6 @@
 //! Compiled code on disk: found again, never believed when it could be another's or is damaged.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     fs,

@@ -1,5 +1,6 @@
 //! Instances share the weights: what the third one costs in memory.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     fs,
@@ -74,7 +75,7 @@ fn a_further_instance_costs_its_activations_and_no_weights() {
         }
         assert_eq!(sums[0], sums[2]);
         let third = sizes[3].saturating_sub(sizes[2]);
-        println!("cached: {cached}, third instance: {third} bytes, sizes: {sizes:?}");
+        eprintln!("cached: {cached}, third instance: {third} bytes, sizes: {sizes:?}");
         assert!(
             third <= ACTIVATION_BYTES + (1 << 20),
             "cached: {cached}: the third instance costs {third} bytes"

@@ -1,4 +1,5 @@
 //! Guests that do not want to stop, or want more than they get.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::{Duration, Instant};
 

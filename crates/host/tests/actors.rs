@@ -1,4 +1,5 @@
 //! An actor's life: start, requests, queue, expiry, stop.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Guests that loop, eat, dig, lie and pry: each is stopped, told apart and replaced.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
@@ -142,7 +143,7 @@ fn whatever_pointers_a_guest_gives_the_host_does_not_panic() {
     let module = signed(&guest(LIAR), &statement(&["wascc:logging"]));
     let mut instance = host.instance(&module, &options()).unwrap();
     let (mut answered, mut trapped) = (0, 0);
-    for _ in 0..4000 {
+    for _ in 0..1500 {
         let mut message = (random() % 7).to_le_bytes().to_vec();
         for _ in 0..8 {
             let value = match random() % 4 {
@@ -161,7 +162,7 @@ fn whatever_pointers_a_guest_gives_the_host_does_not_panic() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(answered > 300 && trapped > 1000, "answered {answered}, trapped {trapped}");
+    assert!(answered > 100 && trapped > 300, "answered {answered}, trapped {trapped}");
 }
 
 #[tokio::test]
@@ -302,7 +303,8 @@ fn no_tenant_sees_what_another_left_in_memory() {
     let spy = guest(
         "(drop (memory.grow (i32.const 32)))
          (local.set $i (i32.const 65536))
-         (i64.store (local.get $i) (i64.const 0))
+         ;; Its own health request lies here.
+         (memory.fill (local.get $i) (i32.const 0) (i32.const 64))
          (loop
            (if (i64.ne (i64.load (local.get $i)) (i64.const 0)) (then (return (i32.const 0))))
            (br_if 0 (i32.lt_u
