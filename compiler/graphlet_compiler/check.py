@@ -55,14 +55,15 @@ def check(spec: ModelSpec, onnx: Path) -> dict[str, Any]:
 def _unsupported(details: list[Detail]) -> dict[str, Any]:
     return {
         "unsupported": [
-            {"node": d.node or "", "message": d.message, "hint": d.hint or ""} for d in details
+            {"node": d.node or "", "reason": d.message.removeprefix(f"`{d.node}`: ")}
+            for d in details
         ]
     }
 
 
 def _arithmetic(graph: Graph | None, refusals: dict[str, lowering.Refusal]) -> dict[str, Any]:
     if graph is None:
-        return {"macs": None, "kernels": {}, "nodes": [], "fallbacks": []}
+        return {"macs": 0, "kernels": {}, "nodes": [], "fallbacks": []}
     total = macs.total(graph)
     nodes = []
     for node in graph.nodes:
