@@ -36,6 +36,8 @@ mod orientation;
 mod picture;
 mod png;
 mod resample;
+#[cfg(any(test, all(target_arch = "wasm32", target_feature = "simd128")))]
+mod simd128;
 mod transform;
 mod webp;
 

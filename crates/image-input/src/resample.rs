@@ -138,26 +138,38 @@ fn to_u8(sum: i32) -> u8 {
 /// The row convolution of an axis, with its weights laid out for pixels of `C` bytes.
 pub(crate) struct Columns<'a> {
     kernel: &'a Kernel,
-    /// Each weight `C` times, so that a group of taps is one product of vectors.
-    spread: Vec<i32>,
+    weights: Spread,
     width: usize,
+}
+
+/// The weights of all result pixels, as the loops want them.
+enum Spread {
+    /// Each weight `C` times, so that a group of taps is one product of vectors.
+    Repeated(Vec<i32>),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Split(Vec<crate::simd128::Group>),
 }
 
 impl<'a> Columns<'a> {
     pub(crate) fn new<const C: usize>(kernel: &'a Kernel, axis: &Axis) -> Self {
-        let spread = match kernel {
-            Kernel::Pick(_) => Vec::new(),
+        let weights = match kernel {
+            Kernel::Pick(_) => Spread::Repeated(Vec::new()),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kernel::Weigh(weights) if C == 3 => {
+                Spread::Split(crate::simd128::split(&weights.weights))
+            }
             Kernel::Weigh(weights) => {
-                weights.weights.iter().flat_map(|&weight| [weight; C]).collect()
+                let repeated = weights.weights.iter().flat_map(|&weight| [weight; C]);
+                Spread::Repeated(repeated.collect())
             }
         };
-        Self { kernel, spread, width: axis.source as usize }
+        Self { kernel, weights, width: axis.source as usize }
     }
 
     /// Bytes that a source row must have behind its pixels: groups of taps read so far, with
-    /// weights of zero.
+    /// weights of zero, and vectors four bytes more.
     pub(crate) fn padding<const C: usize>(&self) -> usize {
-        self.kernel.reach() * C
+        self.kernel.reach() * C + 4
     }
 
     /// Convolves one row. `source` is interleaved, and [`Self::padding`] longer than its pixels;
@@ -172,37 +184,54 @@ impl<'a> Columns<'a> {
         let visible = target.len() / C;
         let mut planes = target.chunks_exact_mut(visible.max(1));
         let mut planes: [&mut [u8]; C] = std::array::from_fn(|_| planes.next().unwrap_or_default());
-        match self.kernel {
-            Kernel::Pick(picks) => {
+        let mut put = |x: usize, pixel: &[u8]| {
+            for (plane, &sample) in planes.iter_mut().zip(pixel) {
+                plane[x] = sample;
+            }
+        };
+        match (self.kernel, &self.weights) {
+            (Kernel::Pick(picks), _) => {
                 let pixels = source.as_chunks::<C>().0;
                 for (x, &pick) in picks.iter().enumerate() {
-                    for (plane, &sample) in planes.iter_mut().zip(&pixels[pick as usize]) {
-                        plane[x] = sample;
-                    }
+                    put(x, &pixels[pick as usize]);
                 }
             }
-            Kernel::Weigh(Weights { taps, first, .. }) => {
-                let spread = self.spread.chunks_exact(taps * C);
-                for (x, (weights, &first)) in spread.zip(first).enumerate() {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            (Kernel::Weigh(Weights { taps, first, .. }), Spread::Split(groups)) => {
+                let groups = groups.chunks_exact(taps / TAPS);
+                for (x, (groups, &first)) in groups.zip(first).enumerate() {
+                    let pixels = &source[first as usize * C..];
+                    put(x, &crate::simd128::weigh(pixels, groups, HALF, PRECISION_BITS));
+                }
+            }
+            (Kernel::Weigh(Weights { taps, first, .. }), Spread::Repeated(weights)) => {
+                let weights = weights.chunks_exact(taps * C);
+                for (x, (weights, &first)) in weights.zip(first).enumerate() {
                     let pixels = &source[first as usize * C..][..taps * C];
-                    let groups = pixels.as_chunks::<GROUP>().0.iter();
-                    // Sums stay below 2^31: the weights of a pixel add up to 2^22, the negative
-                    // ones to less than a quarter of that. Wrapping spares the overflow checks.
-                    let mut sums = [0_i32; GROUP];
-                    for (pixels, weights) in groups.zip(weights.as_chunks::<GROUP>().0) {
-                        for lane in 0..GROUP {
-                            let product = i32::from(pixels[lane]).wrapping_mul(weights[lane]);
-                            sums[lane] = sums[lane].wrapping_add(product);
-                        }
-                    }
-                    for (channel, plane) in planes.iter_mut().enumerate() {
-                        let lanes = sums.iter().skip(channel).step_by(C);
-                        plane[x] = to_u8(lanes.fold(HALF, |sum, &lane| sum.wrapping_add(lane)));
-                    }
+                    put(x, &weigh::<C, GROUP>(pixels, weights));
                 }
             }
         }
     }
+}
+
+/// Sums pixels of `C` bytes, weighed and rounded; `GROUP` products at one time.
+#[inline]
+fn weigh<const C: usize, const GROUP: usize>(pixels: &[u8], weights: &[i32]) -> [u8; C] {
+    // Sums stay below 2^31: the weights of a pixel add up to 2^22, the negative ones to less than
+    // a quarter of that. Wrapping spares the overflow checks.
+    let mut sums = [0_i32; GROUP];
+    let groups = pixels.as_chunks::<GROUP>().0.iter().zip(weights.as_chunks::<GROUP>().0);
+    for (pixels, weights) in groups {
+        for lane in 0..GROUP {
+            let product = i32::from(pixels[lane]).wrapping_mul(weights[lane]);
+            sums[lane] = sums[lane].wrapping_add(product);
+        }
+    }
+    std::array::from_fn(|channel| {
+        let lanes = sums.iter().skip(channel).step_by(C);
+        to_u8(lanes.fold(HALF, |sum, &lane| sum.wrapping_add(lane)))
+    })
 }
 
 /// The column convolution over a ring of convolved rows.
@@ -246,37 +275,32 @@ impl<'a> Rows<'a> {
             target.copy_from_slice(&self.ring[first % self.slots * self.row_len..][..self.row_len]);
             return;
         }
+        let (ring, slots, row_len) = (&self.ring, self.slots, self.row_len);
         let rows = (first..end).zip(weights);
-        let mut start = 0;
-        while start < target.len() {
-            let len = (target.len() - start).min(LANES);
+        let rows = rows.map(|(row, &weight)| (&ring[row % slots * row_len..][..row_len], weight));
+        let (chunks, rest) = target.as_chunks_mut::<LANES>();
+        for (index, chunk) in chunks.iter_mut().enumerate() {
             let mut sums = [HALF; LANES];
-            for (row, &weight) in rows.clone() {
-                let at = row % self.slots * self.row_len + start;
-                match self.ring[at..][..len].as_array::<LANES>() {
-                    Some(pixels) => {
-                        for lane in 0..LANES {
-                            let product = i32::from(pixels[lane]).wrapping_mul(weight);
-                            sums[lane] = sums[lane].wrapping_add(product);
-                        }
-                    }
-                    None => {
-                        for (sum, &pixel) in sums.iter_mut().zip(&self.ring[at..][..len]) {
-                            *sum = sum.wrapping_add(i32::from(pixel).wrapping_mul(weight));
-                        }
-                    }
+            for (row, weight) in rows.clone() {
+                let pixels = &row.as_chunks::<LANES>().0[index];
+                for lane in 0..LANES {
+                    let product = i32::from(pixels[lane]).wrapping_mul(weight);
+                    sums[lane] = sums[lane].wrapping_add(product);
                 }
             }
-            for (target, &sum) in target[start..start + len].iter_mut().zip(&sums) {
-                *target = to_u8(sum);
-            }
-            start += len;
+            *chunk = sums.map(to_u8);
+        }
+        for (target, at) in rest.iter_mut().zip(chunks.len() * LANES..) {
+            let products =
+                rows.clone().map(|(row, weight)| i32::from(row[at]).wrapping_mul(weight));
+            *target = to_u8(products.fold(HALF, i32::wrapping_add));
         }
     }
 }
 
-/// Columns that the column convolution sums at one time: eight vectors of four.
-const LANES: usize = 32;
+/// Columns that the column convolution sums at one time: four vectors of four. With more, LLVM
+/// keeps the sums in memory.
+const LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {
