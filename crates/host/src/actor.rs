@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) template: Template,
     queue: Queue,
     call_time: Duration,
+    request_bytes: usize,
     unsigned: bool,
     claims: Option<claims::Claims>,
     state: Mutex<State>,
@@ -104,6 +105,7 @@ impl Actor {
             template,
             queue: Queue::new(options.queue_depth),
             call_time: options.call_time,
+            request_bytes: options.request_bytes,
             unsigned: module.is_unsigned(),
             claims: module.claims().cloned(),
             state: Mutex::new(State {
@@ -282,11 +284,10 @@ impl Actor {
         deadline: Instant,
     ) -> Result<Reply, CallError> {
         let shared = &self.shared;
-        if message.len() > limits::REQUEST_BYTES {
-            let bytes = message.len();
+        if message.len() > shared.request_bytes {
+            let (bytes, limit) = (message.len(), shared.request_bytes);
             return Err(CallError::Guest(format!(
-                "a message of {bytes} bytes; an actor takes {}",
-                limits::REQUEST_BYTES
+                "a message of {bytes} bytes is longer than the limit of {limit}"
             )));
         }
         if let Some(reason) = &shared.lock().refused {

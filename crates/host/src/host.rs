@@ -33,6 +33,9 @@ pub struct LoadOptions {
     pub instances: usize,
     /// Requests that may wait for an instance.
     pub queue_depth: usize,
+    /// Longest message to the actor, bytes: the longest body that a provider lets through, and
+    /// [`limits::FRAMING_BYTES`].
+    pub request_bytes: usize,
     /// Longest time from the queue to the answer.
     pub call_time: Duration,
     /// Longest time an instance may take to load its model.
@@ -51,6 +54,7 @@ impl Default for LoadOptions {
         Self {
             instances: limits::INSTANCES,
             queue_depth: limits::QUEUE_DEPTH,
+            request_bytes: limits::REQUEST_BYTES,
             call_time: limits::CALL_TIME,
             start_time: limits::START_TIME,
             memory_bytes: limits::MEMORY_BYTES,

@@ -23,11 +23,15 @@ pub const START_TIME: Duration = Duration::from_secs(60);
 /// Requests that wait for an instance: at 20 ms a picture, the last one waits 1.3 s.
 pub const QUEUE_DEPTH: usize = 64;
 
-/// A message to a guest, bytes: the largest HTTP body (16 MiB) with its header and framing.
-pub const REQUEST_BYTES: usize = (16 << 20) + (256 << 10);
+/// A message to a guest, bytes: the largest HTTP body (16 MiB) and [`FRAMING_BYTES`].
+pub const REQUEST_BYTES: usize = (16 << 20) + FRAMING_BYTES;
 
-/// An answer of a guest, bytes: a page or a list of labels is a thousandth of it, a tensor of
-/// ImageNet scores for a batch of hundred fits ten times.
+/// What a message holds besides the body, bytes: path, query, header (16 KiB, each of which
+/// MessagePack may double at worst) and room to spare.
+pub const FRAMING_BYTES: usize = 256 << 10;
+
+/// An answer of a guest, bytes: a list of labels or the page is a hundredth of it, the scores of
+/// a hundred pictures as JSON a fourth.
 pub const RESPONSE_BYTES: usize = 4 << 20;
 
 /// Payload of one host call, bytes: host calls carry log lines and phase names.

@@ -164,6 +164,26 @@ async fn no_caller_gets_more_time_than_the_actor_allows() {
 }
 
 #[tokio::test]
+async fn a_message_longer_than_its_limit_never_reaches_the_guest() {
+    let host = host();
+    let options = LoadOptions { request_bytes: 1000, ..options(1, 8) };
+    let actor = load(&host, &guest(ECHO), &options);
+    assert_eq!(call(&actor, "Call", &[7; 1000], LONG).await.unwrap().body.len(), 1000);
+    let error = call(&actor, "Call", &[7; 1001], LONG).await.unwrap_err();
+    assert!(matches!(&error, CallError::Guest(text) if text.contains("1001")), "{error}");
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_fit_into_the_guests_memory_traps() {
+    // The guest has 2 MiB and takes the message at 64 KiB without asking for more.
+    let host = host();
+    let actor = load(&host, &guest(ECHO), &options(1, 8));
+    let error = call(&actor, "Call", &vec![7; 2 << 20], LONG).await.unwrap_err();
+    assert_eq!(error, CallError::Trap { reason: "bad_pointer" });
+    assert_eq!(call(&actor, "Call", b"next", LONG).await.unwrap().body, b"next");
+}
+
+#[tokio::test]
 async fn a_message_nobody_waits_for_any_more_is_not_carried_out() {
     let (_host, gate, actor) = gated(&options(1, 8)).await;
     let running = {
