@@ -198,6 +198,9 @@ async fn start(args: &Args, plan: &Plan, host: &Host, http: &HttpProvider) -> Re
         instances,
         queue_depth: args.queue,
         call_time: args.request_timeout,
+        request_bytes: usize::try_from(args.max_body)
+            .unwrap_or(usize::MAX)
+            .saturating_add(limits::FRAMING_BYTES),
         memory_bytes: usize::try_from(args.memory).unwrap_or(usize::MAX),
         warm_up: Some(serve::warm_up()?),
         ..LoadOptions::default()
