@@ -54,7 +54,7 @@ impl GuestKind {
 }
 
 // Everything a guest library is made of; a change in one of them makes a new library.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "Cargo.toml",
     "Cargo.lock",
     "actor",
@@ -65,6 +65,7 @@ const SOURCES: [&str; 10] = [
     "crates/operators",
     "crates/tensor",
     "crates/tvm-graph-rt",
+    "crates/wire",
 ];
 
 /// The linkable guest, built if it is not kept already.

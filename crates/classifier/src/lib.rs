@@ -21,6 +21,10 @@ mod error;
 mod scores;
 mod transform;
 
+// Generated functions call the kernels by their C symbols; without this the library would lack them.
+#[cfg(target_arch = "wasm32")]
+use operators as _;
+
 pub use classifier::Classifier;
 pub use error::{ClassifyError, ErrorKind, LoadError};
 pub use image_input::Picture;
