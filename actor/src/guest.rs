@@ -6,7 +6,7 @@
 
 use std::{cell::RefCell, sync::Once};
 
-use classifier::{Classifier, ClassifyError};
+use classifier::{Classifier, ClassifyError, ErrorKind};
 use model_spec::ModelSpec;
 use wascc_actor::wapc::{self, prelude::CallResult};
 
@@ -117,4 +117,15 @@ fn infer(classifier: &mut Classifier, mark: Mark<'_>) -> Result<Scores, Problem>
     mark(wire::PHASE_DONE);
     let probabilities = classifier.scores();
     Ok(Scores { raw: classifier.output().to_vec(), probabilities })
+}
+
+fn problem(error: &ClassifyError) -> Problem {
+    match error.kind() {
+        ErrorKind::NotAnImage => Problem::NotAnImage(error.to_string()),
+        ErrorKind::BrokenImage => Problem::BrokenImage(error.to_string()),
+        ErrorKind::ImageTooLarge => Problem::ImageTooLarge(error.to_string()),
+        ErrorKind::UnsupportedImage => Problem::UnsupportedImage(error.to_string()),
+        ErrorKind::BadTensor => Problem::BadTensor(error.to_string()),
+        ErrorKind::Failed => Problem::ModelFailed(chain(error)),
+    }
 }

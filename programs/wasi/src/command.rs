@@ -2,10 +2,12 @@
 
 use std::{
     env,
+    error::Error,
     io::{self, Write},
+    iter,
 };
 
-use classifier::Classifier;
+use classifier::{Classifier, ClassifyError};
 
 use crate::{Answer, FAILED, run};
 
@@ -27,4 +29,32 @@ extern "C" fn __main_void() -> i32 {
         // Nobody reads any more.
         Err(_) => FAILED,
     }
+}
+
+fn classify(bytes: &[u8]) -> Result<Answer, String> {
+    let mut classifier = Classifier::linked().map_err(|error| chain(&error))?;
+    best(&mut classifier, bytes)
+        .map_err(|error| chain(&error))?
+        .ok_or_else(|| "the model has no finite answer".into())
+}
+
+/// The answer with the best class, unless the model has no finite answer.
+fn best(classifier: &mut Classifier, bytes: &[u8]) -> Result<Option<Answer>, ClassifyError> {
+    let picture = classifier.decode(bytes)?;
+    classifier.preprocess(&picture)?;
+    classifier.infer()?;
+    let (height, width) = classifier.spec().input.height_width();
+    let found = classifier.top_k(&classifier.scores(), 1);
+    let best = found.first().filter(|best| best.score.is_finite());
+    Ok(best.map(|best| Answer {
+        original: (picture.width(), picture.height()),
+        resized: (width as u32, height as u32),
+        label: best.label.to_owned(),
+    }))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn Error) -> String {
+    iter::successors(error.source(), |&cause| cause.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
