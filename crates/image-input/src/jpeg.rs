@@ -5,6 +5,11 @@ use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
 use crate::{Format, ImageError, Limits, Picture, orientation::Orientation};
 
+/// Blocks of 8 x 8 samples that all scans together may visit. An encoder's 10 scans visit 30
+/// million in the largest picture with full chroma. Visiting twice that takes about 2 s, however
+/// little the scans hold.
+const MAX_BLOCK_VISITS: u64 = 64_000_000;
+
 pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientation), ImageError> {
     let survey = Survey::of(bytes, limits)?;
     let frame = &survey.frame;
@@ -12,6 +17,11 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientat
         if frame.components.len() == 1 { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
     let pixels_len = usize::from(frame.width) * usize::from(frame.height) * channels;
     limits.check_memory(pixels_len as u64 + frame.coefficient_bytes(survey.scans))?;
+
+    let blocks = frame.blocks();
+    if blocks * survey.scans as u64 > MAX_BLOCK_VISITS {
+        return Err(unsupported(format_args!("{} scans over {blocks} blocks", survey.scans)));
+    }
 
     // Strict: damaged entropy-coded data is an error, where browsers would show grey.
     let options = DecoderOptions::default()
@@ -102,18 +112,20 @@ impl Frame {
         Ok(Self { width, height, progressive: marker == 0xc2, components })
     }
 
-    /// Bytes of the coefficients that must be held until the last scan: 16 bits a sample, in
-    /// whole units of 8 x 8 samples per sampling factor. One interleaved scan needs none.
-    fn coefficient_bytes(&self, scans: usize) -> u64 {
-        if !self.progressive && scans == 1 {
-            return 0;
-        }
+    /// Blocks of 8 x 8 samples, in whole units of all components.
+    fn blocks(&self) -> u64 {
         let widest = self.components.iter().map(|&(across, _)| u64::from(across)).max();
         let tallest = self.components.iter().map(|&(_, down)| u64::from(down)).max();
         let units = u64::from(self.width).div_ceil(8 * widest.unwrap_or(1))
             * u64::from(self.height).div_ceil(8 * tallest.unwrap_or(1));
-        let blocks: u64 = self.components.iter().map(|&(h, v)| u64::from(h) * u64::from(v)).sum();
-        units * blocks * 64 * 2
+        let in_unit = self.components.iter().map(|&(h, v)| u64::from(h) * u64::from(v));
+        units * in_unit.sum::<u64>()
+    }
+
+    /// Bytes of the coefficients that must be held until the last scan: 64 of 16 bits a block.
+    /// One scan of all components needs none.
+    fn coefficient_bytes(&self, scans: usize) -> u64 {
+        if !self.progressive && scans == 1 { 0 } else { self.blocks() * 64 * 2 }
     }
 }
 

@@ -134,6 +134,22 @@ fn a_progressive_jpeg_may_not_have_hundreds_of_scans() {
 }
 
 #[test]
+fn many_empty_scans_may_not_visit_a_large_picture_over_and_over() {
+    let mut jpeg = common::read("jpeg_grey_progressive.jpg");
+    let sof = jpeg.windows(2).position(|pair| pair == b"\xff\xc2").unwrap();
+    // 8000 x 8000: a million blocks.
+    jpeg[sof + 5..sof + 9].copy_from_slice(&[0x1f, 0x40, 0x1f, 0x40]);
+    let scan_at = jpeg.windows(2).rposition(|pair| pair == b"\xff\xda").unwrap();
+    let (before, last_scan) = jpeg.split_at(scan_at);
+    let last_scan = &last_scan[..last_scan.len() - 2];
+    let bytes = [before, &last_scan.repeat(90), b"\xff\xd9"].concat();
+    let (result, elapsed) = timed(|| decode(&bytes, &Limits::default()));
+    let error = result.unwrap_err().to_string();
+    assert!(error.ends_with("scans over 1000000 blocks"), "{error}");
+    assert!(elapsed < Duration::from_millis(50), "took {elapsed:?}");
+}
+
+#[test]
 fn of_an_animation_with_thousands_of_frames_only_the_first_is_decoded() {
     let gif = common::read("gif_animated.gif");
     // Everything from the second frame's descriptor to the trailer, over and over.
