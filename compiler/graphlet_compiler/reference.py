@@ -85,7 +85,7 @@ def _session(model: onnx_format.ModelProto, source: str, target: str) -> Any:
     except ImportError as error:
         raise MissingToolError(
             "onnxruntime is not installed",
-            hint="install the requirements of requirements-dev.txt",
+            hint="install the packages of compiler/requirements.txt, or run `make setup`",
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
