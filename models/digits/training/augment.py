@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
-
 from sources import INK_SIDE, MASK_SIDE, Masks
 
 SIDE = 32
@@ -60,11 +59,19 @@ def plain(mask: np.ndarray, dark_on_light: bool) -> np.ndarray:
     scale = INK_SIDE / 24
     ink = ndimage.gaussian_filter(mask, 0.4 * scale)
     offset = (MASK_SIDE - 1) / 2 - scale * (SIDE - 1) / 2
-    ink = np.clip(ndimage.affine_transform(ink, [scale, scale], offset=offset, output_shape=(SIDE, SIDE), order=1), 0, 1)
+    ink = np.clip(
+        ndimage.affine_transform(
+            ink, [scale, scale], offset=offset, output_shape=(SIDE, SIDE), order=1
+        ),
+        0,
+        1,
+    )
     image = 1 - ink if dark_on_light else ink
     return (image * 255 + 0.5).astype(np.uint8)
 
 
-def batch(masks: Masks, picks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def batch(
+    masks: Masks, picks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Augmented pictures (n, 32, 32) uint8 of the picked masks, with their digits."""
     return np.stack([picture(masks.ink[i], rng) for i in picks]), masks.digit[picks]

@@ -9,6 +9,7 @@ polarity, pen, slant and place, as pictures from people do. The same call draws 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,13 @@ STROKES: dict[int, list[list[Point]]] = {
     3: [[*arc(0.46, 0.28, 0.27, 0.22, -160, 90), *arc(0.46, 0.72, 0.31, 0.23, -90, 150)]],
     4: [[(0.6, 0.05), (0.16, 0.66), (0.86, 0.66)], [(0.63, 0.36), (0.63, 0.96)]],
     5: [[(0.76, 0.06), (0.32, 0.06), (0.27, 0.45), *arc(0.47, 0.67, 0.29, 0.27, -130, 140)]],
-    6: [[(0.66, 0.05), *arc(0.62, 0.6, 0.4, 0.42, -130, -180), *arc(0.5, 0.68, 0.28, 0.26, 180, 540)]],
+    6: [
+        [
+            (0.66, 0.05),
+            *arc(0.62, 0.6, 0.4, 0.42, -130, -180),
+            *arc(0.5, 0.68, 0.28, 0.26, 180, 540),
+        ]
+    ],
     7: [[(0.18, 0.07), (0.8, 0.07), (0.42, 0.95)]],
     8: [arc(0.5, 0.27, 0.22, 0.21, 90, 450), arc(0.5, 0.71, 0.28, 0.24, -90, 270)],
     9: [[*arc(0.5, 0.31, 0.26, 0.25, 0, 360), (0.74, 0.5), (0.62, 0.95)]],
@@ -92,7 +99,7 @@ def draw(digit: int, style: Style) -> Image.Image:
 
     for stroke in STROKES[digit]:
         points = [placed(point) for point in stroke]
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
             steps = max(1, round(math.hypot(x1 - x0, y1 - y0)))
             for i in range(steps + 1):
                 x, y = x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps
@@ -102,8 +109,12 @@ def draw(digit: int, style: Style) -> Image.Image:
 
 def main() -> None:
     """Draws every sample."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "samples")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).resolve().parent.parent / "samples"
+    )
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for digit, style in STYLES.items():

@@ -56,7 +56,10 @@ def handwritten(held_out_share: float, seed: int) -> tuple[Masks, Masks]:
     data = load_digits()
     order = np.random.default_rng(seed).permutation(len(data.target))
     masks = np.stack(
-        [centred(np.clip(ndimage.zoom(np.pad(image / 16, 1), 5, order=3), 0, 1)) for image in data.images]
+        [
+            centred(np.clip(ndimage.zoom(np.pad(image / 16, 1), 5, order=3), 0, 1))
+            for image in data.images
+        ]
     ).astype(np.float32)
     cut = int(len(order) * held_out_share)
     held, kept = order[:cut], order[cut:]
@@ -94,7 +97,9 @@ def printed(fonts: Path) -> tuple[Masks, Masks, list[str], list[str]]:
         else:
             names.append(path.stem)
     if not split[False][0] or not split[True][0]:
-        raise SystemExit(f"error: no usable fonts below {fonts}\nhint: install the packages that README.md names")
+        raise SystemExit(
+            f"error: no usable fonts below {fonts}\nhint: install the packages that README.md names"
+        )
     kept, held = split[False], split[True]
     return (
         Masks(np.stack(kept[0]), np.array(kept[1])),
