@@ -52,8 +52,9 @@ pub enum InstrumentError {
 }
 
 // i32.const 0; i32.atomic.load align=4 memory=1 offset=0; drop.
-// The validated module has exactly one memory, so the poll is number 1. A plain load whose value
-// is dropped would be optimised away; an atomic one is an effect to the compiler.
+// The validated module has exactly one memory, so the poll is number 1. A plain load would be
+// merged with one that was passed before, and a loop behind it spin on; an atomic one is an effect
+// that the compiler keeps where it stands.
 const POLL: [u8; 8] = [0x41, 0x00, 0xFE, 0x10, 0x42, 0x01, 0x00, 0x1A];
 const POLL_INDEX: u32 = 1;
 // Limits with maximum; one page at least and at most: never grows, so its address is constant.

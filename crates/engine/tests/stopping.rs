@@ -36,7 +36,7 @@ fn run(sandbox: &mut Sandbox<()>, limit: Duration) -> Result<i32, Stop> {
 }
 
 /// Ways to run for ever.
-const ENDLESS: [(&str, &str); 7] = [
+const ENDLESS: [(&str, &str); 9] = [
     ("an empty loop", "(func (export \"run\") (result i32) (loop br 0) i32.const 0)"),
     (
         "a loop whose work matters",
@@ -50,6 +50,16 @@ const ENDLESS: [(&str, &str); 7] = [
              (loop (local.set 0 (i32.const 9))
                (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
                br 0) i32.const 0)"#,
+    ),
+    // Plain loads here would be merged with the poll that was passed before, and the loops spin on.
+    (
+        "an inner loop, behind the poll of the outer one",
+        "(func (export \"run\") (result i32) (loop (loop br 0)) i32.const 0)",
+    ),
+    (
+        "a loop behind the poll of its function",
+        r#"(func $leaf) (func (export "run") (result i32)
+             (if (i32.load (i32.const 0)) (then (call $leaf))) (loop br 0) i32.const 0)"#,
     ),
     (
         "a loop of long fills",

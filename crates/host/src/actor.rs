@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     host::{LoadError, LoadOptions},
     identity,
-    instance::{Ending, Template},
+    instance::{Ending, Instance, Template},
     limits,
     provider::{ActorIdentity, ActorService, ActorState, ActorStatus, BoxFuture, CallError, Reply},
     queue::{Job, Queue},
@@ -338,8 +338,9 @@ impl Worker {
             self.set(InstanceState::Starting);
             let begin = Instant::now();
             match self.shared.template.start() {
-                Ok(instance) => {
+                Ok(mut instance) => {
                     pause = limits::RESTART_PAUSE;
+                    self.measure(&mut instance);
                     self.ready(begin.elapsed());
                     if self.serve(instance).is_none() {
                         break;
@@ -357,10 +358,9 @@ impl Worker {
     }
 
     /// Answers jobs until the instance is spent, or `None` when there are no more.
-    fn serve(&self, mut instance: crate::Instance) -> Option<()> {
+    fn serve(&self, mut instance: Instance) -> Option<()> {
         loop {
-            self.shared.memory_bytes[self.index]
-                .store(instance.memory_bytes() as u64, Ordering::Relaxed);
+            self.measure(&mut instance);
             self.set(InstanceState::Idle);
             let job = self.shared.queue.take()?;
             self.set(InstanceState::Busy);
@@ -387,6 +387,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    fn measure(&self, instance: &mut Instance) {
+        let bytes = instance.memory_bytes() as u64;
+        self.shared.memory_bytes[self.index].store(bytes, Ordering::Relaxed);
     }
 
     fn set(&self, to: InstanceState) {
