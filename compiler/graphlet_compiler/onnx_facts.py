@@ -10,6 +10,9 @@ import onnx
 
 from graphlet_compiler import onnx_file
 
+# Operators whose first input's values reach the output as they are.
+_MOVES = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
+
 # A number, or the name of a symbolic extent; empty where the file gives neither.
 Extent = int | str
 
@@ -18,12 +21,12 @@ def facts(path: Path) -> dict[str, Any]:
     """Inputs, outputs, operators and versions as one JSON object."""
     model = onnx_file.read(path)
     outputs = _inferred_outputs(model)
-    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
     initializers = {tensor.name for tensor in model.graph.initializer}
     return {
         "inputs": [_value(i) for i in model.graph.input if i.name not in initializers],
         "outputs": [
-            _value(outputs.get(o.name, o)) | {"produced_by": producers.get(o.name, "")}
+            _value(outputs.get(o.name, o)) | {"produced_by": _produced_by(o.name, producers)}
             for o in model.graph.output
         ],
         "opset": {o.domain: o.version for o in model.opset_import},
@@ -41,6 +44,17 @@ def operators(model: onnx.ModelProto) -> dict[str, int]:
         for node in model.graph.node
     )
     return dict(sorted(count.items()))
+
+
+def _produced_by(name: str, producers: dict[str, onnx.NodeProto]) -> str:
+    """The operator that computes a tensor's values, behind those that only move them."""
+    node = producers.get(name)
+    # The file is not checked yet: a graph that bites its tail must not hold us.
+    for _ in range(len(producers)):
+        if node is None or node.op_type not in _MOVES or not node.input:
+            break
+        node = producers.get(node.input[0], node)
+    return "" if node is None else node.op_type
 
 
 def extents_of(value: onnx.ValueInfoProto) -> list[Extent] | None:

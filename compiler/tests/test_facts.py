@@ -30,6 +30,23 @@ def test_facts_work_out_an_output_that_the_file_leaves_open(tmp_path: Path) -> N
     assert output["shape"] == [1, 4, 6, 6] and output["produced_by"] == "Conv"
 
 
+def test_facts_look_behind_operators_that_only_move_values(tmp_path: Path) -> None:
+    nodes = [
+        node("Softmax", "x", "softmax", axis=1),
+        node("Identity", "softmax", "same"),
+        node("Flatten", "same"),
+    ]
+    (output,) = onnx_facts.facts(save(model(nodes), tmp_path))["outputs"]
+    assert output["produced_by"] == "Softmax"
+
+
+def test_facts_of_a_graph_that_bites_its_tail_end(tmp_path: Path) -> None:
+    value = model([node("Identity", "x")])
+    value.graph.node[0].input[0] = value.graph.node[0].output[0]
+    (output,) = onnx_facts.facts(save(value, tmp_path))["outputs"]
+    assert output["produced_by"] == "Identity"
+
+
 def test_facts_leave_out_initializers_that_old_files_list_as_inputs() -> None:
     facts = onnx_facts.facts(light_models.shipped())
     assert [i["name"] for i in facts["inputs"]] == ["gpu_0/data_0"]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InputDType, Mistake, Mistakes, ModelSpec};
+use crate::{InputDType, Mistake, Mistakes, ModelSpec, OutputKind};
 
 /// An ONNX file in numbers: the answer of `graphlet_compiler facts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,7 +35,8 @@ pub struct ValueFacts {
     pub dtype: String,
     /// Extents, outermost first.
     pub shape: Vec<Dimension>,
-    /// For an output: the operator that computes it, such as `Softmax`.
+    /// For an output: the operator that computes its values, such as `Softmax`, behind those that
+    /// only move them.
     #[serde(default)]
     pub produced_by: String,
 }
@@ -75,7 +76,8 @@ impl ModelSpec {
     ///
     /// # Errors
     /// Every disagreement: several inputs, an unknown input or output name, another shape or
-    /// dtype, labels that do not match the number of classes.
+    /// dtype, logits that are probabilities already, labels that do not match the number of
+    /// classes.
     pub fn check_against(&self, facts: &OnnxFacts, labels: Option<usize>) -> Result<(), Mistakes> {
         let mut found = Vec::new();
         self.check_input(facts, &mut found);
@@ -169,6 +171,23 @@ impl ModelSpec {
                 "output.name",
                 format!("output `{}` is {}, class scores are float32", output.name, output.dtype),
             ));
+        }
+        let already = match (output.produced_by.as_str(), self.output.kind) {
+            ("Softmax", OutputKind::Logits | OutputKind::SigmoidLogits) => Some("softmax"),
+            ("Sigmoid", OutputKind::Logits | OutputKind::SigmoidLogits) => Some("sigmoid"),
+            _ => None,
+        };
+        if let Some(kind) = already {
+            found.push(
+                Mistake::new(
+                    "output.kind",
+                    format!(
+                        "output `{}` comes out of {}: its numbers are probabilities already",
+                        output.name, output.produced_by
+                    ),
+                )
+                .hint(format!("write kind = {kind:?}")),
+            );
         }
         // The class count is the product of the extents behind the batch (SqueezeNet ends in
         // [1, 1000, 1, 1]).

@@ -238,6 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn probabilities_are_not_taken_for_logits() {
+        for (produced_by, kind) in [("Softmax", "softmax"), ("Sigmoid", "sigmoid")] {
+            let shape = vec![1.into(), 3.into(), 224.into(), 224.into()];
+            let facts = facts(shape, produced_by);
+            let text = write_model_toml(&facts, &options(Preset::Torchvision)).unwrap();
+            let right = format!("kind = {kind:?}");
+            assert!(text.contains(&right), "{text}");
+            for wrong in ["logits", "sigmoid-logits"] {
+                let text = text.replace(&right, &format!("kind = {wrong:?}"));
+                let spec = parse(&text).unwrap().spec;
+                let mistakes = spec.check_against(&facts, Some(1000)).unwrap_err();
+                assert_eq!(mistakes.0[0].key, "output.kind", "{mistakes}");
+                assert!(mistakes.to_string().contains(&right), "{mistakes}");
+            }
+        }
+    }
+
+    #[test]
     fn a_graph_that_reads_no_image_is_refused_by_name() {
         let error =
             write_model_toml(&facts(vec![1.into(), 512.into()], ""), &options(Preset::Keras))

@@ -246,7 +246,9 @@ impl Reader<'_> {
     }
 
     fn wrong<T>(&mut self, key: &str, wanted: &str, value: &DeValue<'_>) -> Option<T> {
-        self.report(Mistake::new(key, format!("must be {wanted}, is a {}", value.type_str())));
+        let found = value.type_str();
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
+        self.report(Mistake::new(key, format!("must be {wanted}, is {article} {found}")));
         None
     }
 
