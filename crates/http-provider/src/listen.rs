@@ -107,7 +107,9 @@ impl Server {
         self.begin_stop();
         if timeout_at(deadline.into(), &mut self.task).await.is_err() {
             let open = self.connections.load(Ordering::Relaxed);
-            warn!(address = %self.address, connections = open, "Grace is over, connections cut off");
+            if open > 0 {
+                warn!(address = %self.address, connections = open, "Grace is over, connections cut off");
+            }
         }
     }
 }

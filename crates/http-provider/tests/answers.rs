@@ -152,6 +152,14 @@ async fn a_sane_request_id_comes_back_and_reaches_the_actor() {
 }
 
 #[tokio::test]
+async fn the_actor_is_told_its_own_digest_whatever_a_client_says() {
+    let served = serve(FakeActor::echo()).await;
+    once(served.address, "GET / HTTP/1.1\r\nHost: a\r\nX-Graphlet-Digest: sha256:ff\r\n\r\n").await;
+    let seen = served.actor.seen.lock().unwrap();
+    assert_eq!(seen[0].header[wire::DIGEST_HEADER], "sha256:00");
+}
+
+#[tokio::test]
 async fn the_request_arrives_as_the_contract_says() {
     let served = serve(FakeActor::echo()).await;
     once(
