@@ -123,6 +123,9 @@ fn beside(spec: &Path, name: &str) -> PathBuf {
 /// Reads the labels that a spec names.
 fn read_labels(spec: &ModelSpec, at: &Path) -> Result<Vec<String>, BuildError> {
     let path = beside(at, &spec.output.labels);
+    if !path.is_file() {
+        return Err(BuildError::NoLabels { labels: path, spec: at.to_path_buf() });
+    }
     let bytes =
         fs::read(&path).map_err(|source| BuildError::Read { path: path.clone(), source })?;
     parse_labels(&bytes).map_err(|source| BuildError::Labels { path, source })

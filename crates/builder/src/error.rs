@@ -43,6 +43,14 @@ pub enum BuildError {
         #[source]
         source: LabelError,
     },
+    /// The labels file that `model.toml` names is not there.
+    #[error("{} is not there, though {} names it", labels.display(), spec.display())]
+    NoLabels {
+        /// The missing file.
+        labels: PathBuf,
+        /// The `model.toml`.
+        spec: PathBuf,
+    },
     /// The ONNX file that `model.toml` names is not there.
     #[error("{} is not there, though {} names it", onnx.display(), spec.display())]
     NoOnnx {
@@ -140,6 +148,18 @@ impl BuildError {
                  shipped with graphlet"
                     .to_owned(),
             ),
+            BuildError::NoLabels { .. } => Some(
+                "put the class names there, one a line in class order, or change `labels` under \
+                 [output]"
+                    .to_owned(),
+            ),
+            BuildError::Read { path, source } => match path.extension()?.to_str()? {
+                "onnx" => Some(format!("`graphlet init {}` writes its model.toml", path.display())),
+                "toml" if source.kind() == io::ErrorKind::NotFound => {
+                    Some("`graphlet init model.onnx` writes one".to_owned())
+                }
+                _ => None,
+            },
             BuildError::Compiler { hint, .. } if !hint.is_empty() => Some(hint.clone()),
             _ => None,
         }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 #[non_exhaustive]
 pub enum KeyError {
     /// Wrong number of characters.
-    #[error("a {what} has {expected} characters, this text has {found}")]
+    #[error("{what}s have {expected} characters, this text has {found}")]
     Length {
         /// What was asked for.
         what: &'static str,

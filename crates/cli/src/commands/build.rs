@@ -70,6 +70,9 @@ enum Simd {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
+    // What can be wrong with the arguments shows before the long work.
+    super::folder_of(&args.output)?;
+    args.signing.check()?;
     let home = Home::find(paths::cache_dir()?)?;
     let options = BuildOptions {
         spec: args.spec.clone(),
@@ -98,6 +101,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             built.card.sizes.params as f64 / 1e6,
             begun.elapsed().as_secs_f64()
         );
+        let file = args.output.display();
+        match args.kind {
+            Kind::Actor => eprintln!("next: graphlet run {file}"),
+            Kind::Wasi => eprintln!("next: wasmtime run --dir . {file} PICTURE"),
+        }
     }
     writeln!(stdout(), "{}", Digest::of(&signed))?;
     Ok(ExitCode::SUCCESS)

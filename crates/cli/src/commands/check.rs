@@ -137,14 +137,26 @@ fn before(spec: &ModelSpec, labels: usize, report: &Report) -> String {
 
 fn after(comparison: &Comparison) -> String {
     let mut text = String::from("\n");
-    let width = comparison.pictures.iter().map(|p| p.picture.len()).max().unwrap_or(0);
-    for picture in &comparison.pictures {
+    let rows: Vec<[String; 3]> = comparison
+        .pictures
+        .iter()
+        .map(|p| {
+            [
+                p.picture.clone(),
+                format!("{} {:.3}", short(&p.label), p.score),
+                format!("{} {:.3}", short(&p.reference_label), p.reference_score),
+            ]
+        })
+        .collect();
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    for ([name, ours, theirs], picture) in rows.iter().zip(&comparison.pictures) {
         let _ = writeln!(
             text,
-            "{:width$}  {:<32} onnxruntime {:<32} difference {:.1e}{}",
-            picture.picture,
-            format!("{} {:.3}", picture.label, picture.score),
-            format!("{} {:.3}", picture.reference_label, picture.reference_score),
+            "{name:0$}  {ours:1$}  onnxruntime {theirs:2$}  difference {3:.1e}{4}",
+            widths[0],
+            widths[1],
+            widths[2],
             picture.difference,
             if picture.agrees { "" } else { "  DISAGREES" }
         );
@@ -165,6 +177,11 @@ fn after(comparison: &Comparison) -> String {
         );
     }
     text
+}
+
+/// The first of a label's synonyms: ImageNet's lists fill a line.
+fn short(label: &str) -> &str {
+    label.split(',').next().unwrap_or(label)
 }
 
 /// The parts of a path that may name a label: the folder it lies in, and its stem.

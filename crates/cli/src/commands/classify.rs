@@ -62,6 +62,9 @@ struct Line<'a> {
     milliseconds: BTreeMap<String, f64>,
 }
 
+// From handing the message over to having the answer.
+const TOTAL: &str = "total";
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let module = verified(&args.module, args.dangerously_allow_unsigned)?;
@@ -96,13 +99,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             }
             Err(error) => eprintln!("error: {name}: {error:#}"),
         }
-        if args.timings {
+        if args.timings && !milliseconds.is_empty() {
             let phases: Vec<String> =
-                milliseconds.iter().map(|(phase, ms)| format!("{phase} {ms:.2} ms")).collect();
+                in_order(&milliseconds).map(|(phase, ms)| format!("{phase} {ms:.2} ms")).collect();
             eprintln!("{name}: {}", phases.join(", "));
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Phases as a picture goes through them, the total last.
+fn in_order(milliseconds: &BTreeMap<String, f64>) -> impl Iterator<Item = (&str, f64)> {
+    [wire::PHASE_DECODE, wire::PHASE_PREPROCESS, wire::PHASE_INFER, TOTAL]
+        .into_iter()
+        .filter_map(|phase| Some((phase, *milliseconds.get(phase)?)))
 }
 
 fn classify(
@@ -124,7 +134,7 @@ fn classify(
     for _ in 0..args.repeat {
         let begun = Instant::now();
         let (response, reply) = actor.send(&request)?;
-        let total = ("total".to_owned(), begun.elapsed());
+        let total = (TOTAL.to_owned(), begun.elapsed());
         for (phase, took) in reply.phases.into_iter().chain([total]) {
             times.entry(phase).or_default().push(took.as_secs_f64() * 1e3);
         }

@@ -11,9 +11,17 @@ mod run;
 pub mod sign;
 mod verify;
 
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
+
+use crate::{exit::Usage, files::parent};
 
 /// What the user asked for.
 #[derive(Debug, clap::Subcommand)]
@@ -45,21 +53,69 @@ pub fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// Writes a file whole or not at all.
+/// The folder a file is to be written to; asked before long work, too.
+pub fn folder_of(path: &Path) -> Result<&Path> {
+    let folder = parent(path);
+    if !folder.is_dir() {
+        let (path, folder) = (path.display(), folder.display());
+        return Err(Usage::new(format!("cannot write {path}: there is no folder {folder}")).into());
+    }
+    Ok(folder)
+}
+
+/// Writes a file whole or not at all. What is no file, such as `/dev/stdout`, is written to and
+/// stays what it is.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let write = || -> std::io::Result<()> {
-        let mut partial = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    folder_of(path)?;
+    let write = || -> io::Result<()> {
+        if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            return OpenOptions::new().write(true).open(path)?.write_all(bytes);
+        }
+        // Behind a link lies what the user means.
+        let real = path.canonicalize();
+        let path = real.as_deref().unwrap_or(path);
+        let mut partial = tempfile::NamedTempFile::new_in(parent(path))?;
         partial.write_all(bytes)?;
         partial.as_file().sync_all()?;
         // Temporary files are private; what the user asked for is not.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            partial.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        }
+        partial.as_file().set_permissions(Permissions::from_mode(0o644))?;
         partial.persist(path)?;
         Ok(())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_device_is_written_to_and_not_replaced() {
+        // Through a link, so that no mistake here can cost a machine its device.
+        let folder = tempfile::tempdir().unwrap();
+        for (device, works) in [("/dev/null", true), ("/dev/full", false)] {
+            let link = folder.path().join("out");
+            symlink(device, &link).unwrap();
+            let written = write_whole(&link, b"bytes");
+            assert_eq!(written.is_ok(), works, "{device}: {written:?}");
+            let kind = fs::metadata(&link).unwrap().file_type();
+            assert!(kind.is_char_device() && link.is_symlink(), "{device} was replaced");
+            fs::remove_file(&link).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_behind_a_link_is_written_and_the_link_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, b"old").unwrap();
+        symlink(&file, &link).unwrap();
+        write_whole(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "no temporary file is left");
+        assert!(write_whole(folder.path(), b"x").is_err());
+    }
 }

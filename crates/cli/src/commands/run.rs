@@ -15,7 +15,7 @@ use claims::Timestamp;
 use host::{
     Actor, Host, LoadOptions, limits,
     manifest::{Manifest, ManifestError},
-    provider::{ActorService as _, Link},
+    provider::{ActorService as _, Link, ProviderError},
 };
 use http_provider::{DEFAULT_ADMIN_ADDRESS, HttpProvider, Limits};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,10 +48,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["module", "listen"])]
     manifest: Option<PathBuf>,
     /// Where to answer requests
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081")]
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", value_parser = parse_address)]
     listen: SocketAddr,
     /// Where /healthz, /readyz and /metrics are, or `off`
-    #[arg(long, value_name = "HOST:PORT", default_value_t = DEFAULT_ADMIN_ADDRESS.to_string())]
+    #[arg(long, value_name = "IP:PORT", default_value_t = DEFAULT_ADMIN_ADDRESS.to_string())]
     admin: String,
     /// Instances per actor: requests answered at once. They share the weights [default: one per
     /// core]
@@ -91,7 +91,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("no threads for the HTTP server")?;
-    runtime.block_on(serve(args))
+    let code = runtime.block_on(serve(args));
+    // Dropping the runtime would wait for a model that still loads, whoever pressed Ctrl-C.
+    runtime.shutdown_background();
+    code
 }
 
 async fn serve(args: &Args) -> Result<ExitCode> {
@@ -105,12 +108,10 @@ async fn serve(args: &Args) -> Result<ExitCode> {
     http_limits.call_timeout = args.request_timeout;
     let http = Arc::new(HttpProvider::new(http_limits));
     if args.admin != "off" {
-        let address = args.admin.parse().map_err(|_| {
-            Usage::new(format!("--admin: `{}` is no HOST:PORT", args.admin))
-                .hint("for example 127.0.0.1:9091, or off")
-        })?;
+        let address = parse_address(&args.admin)
+            .map_err(|error| Usage::new(format!("--admin: {error}, or off")))?;
         http.open_admin(address).map_err(|error| {
-            anyhow::Error::new(error).context("the admin port (--admin HOST:PORT, or off)")
+            anyhow::Error::new(error).context("the admin port (--admin IP:PORT, or off)")
         })?;
     }
     let allow_unsigned = args.dangerously_allow_unsigned;
@@ -145,6 +146,16 @@ async fn serve(args: &Args) -> Result<ExitCode> {
         _ = interrupt.recv() => warn!("Stopped at once"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An address to listen on. A name could mean several.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "`{text}` is not an IP address and a port, such as 127.0.0.1:8081 (this machine only) \
+             or 0.0.0.0:8081 (all networks)"
+        )
+    })
 }
 
 async fn stopped_early(host: &Host) -> Result<ExitCode> {
@@ -222,6 +233,9 @@ async fn start(args: &Args, plan: &Plan, host: &Host, http: &HttpProvider) -> Re
                 if error.chain().any(is_address_in_use) {
                     return error.context("the port is taken (choose another with --listen)");
                 }
+                if error.chain().any(is_wrong_value) {
+                    return Usage::new(format!("{error:#}")).into();
+                }
                 error
             })?;
         }
@@ -269,4 +283,8 @@ fn is_address_in_use(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+fn is_wrong_value(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(ProviderError::Value { .. }))
 }

@@ -65,6 +65,19 @@ pub struct SigningOptions {
     pub tags: Vec<String>,
 }
 
+impl SigningOptions {
+    /// Reads the keys that are named, so that a slip shows before a build.
+    pub fn check(&self) -> Result<()> {
+        if let Some(path) = &self.issuer {
+            keys::read_issuer(path)?;
+        }
+        if let Some(text) = &self.subject {
+            subject(Some(text), "")?;
+        }
+        Ok(())
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let bytes = read_module(&args.module)?;
