@@ -36,12 +36,12 @@ def test_facts_look_behind_operators_that_only_move_values(tmp_path: Path) -> No
         node("Identity", "softmax", "same"),
         node("Flatten", "same"),
     ]
-    (output,) = onnx_facts.facts(save(model(nodes), tmp_path))["outputs"]
+    (output,) = onnx_facts.facts(save(model(nodes, {}), tmp_path))["outputs"]
     assert output["produced_by"] == "Softmax"
 
 
 def test_facts_of_a_graph_that_bites_its_tail_end(tmp_path: Path) -> None:
-    value = model([node("Identity", "x")])
+    value = model([node("Identity", "x")], {})
     value.graph.node[0].input[0] = value.graph.node[0].output[0]
     (output,) = onnx_facts.facts(save(value, tmp_path))["outputs"]
     assert output["produced_by"] == "Identity"
