@@ -1,18 +1,20 @@
 //! A finished module under a waPC host that is not ours: the crates `wapc` and
 //! `wasmtime-provider`.
 //!
-//! `GRAPHLET_TEST_MODULE` names the module. `GRAPHLET_TEST_IMAGES` may name a folder of images
-//! that are called by their labels (`7.png`); for the embedded model its own samples serve.
+//! The module is the embedded model's, or the one that `GRAPHLET_TEST_MODULE` names; then
+//! `GRAPHLET_TEST_IMAGES` may name a folder of images that are called by their labels (`7.png`).
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::print_stdout, reason = "what is skipped is told")]
 
 use std::{
     collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
+use builder::{BuildError, BuildOptions, GuestKind, Home, Silent};
 use serde_json::Value;
 use wapc::WapcHost;
 use wasmtime_provider::WasmtimeEngineProviderBuilder;
@@ -26,15 +28,45 @@ struct Host {
     calls: Calls,
 }
 
-impl Host {
-    /// `None`, with the reason on stderr, when there is no module to run.
-    fn new() -> Option<Host> {
-        let Some(path) = env::var_os("GRAPHLET_TEST_MODULE") else {
-            eprintln!("skipped: GRAPHLET_TEST_MODULE names no module");
-            return None;
+/// The module under test; an error text when what builds it is not set up.
+fn module() -> &'static Result<Vec<u8>, String> {
+    static MODULE: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
+    MODULE.get_or_init(|| {
+        if let Some(path) = env::var_os("GRAPHLET_TEST_MODULE") {
+            return Ok(fs::read(path).unwrap());
+        }
+        let cache = env::var_os("GRAPHLET_CACHE_DIR").map(PathBuf::from).unwrap_or_else(|| {
+            let home = || PathBuf::from(env::var_os("HOME").unwrap()).join(".cache");
+            env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("graphlet")
+        });
+        let home = Home::find(cache).unwrap();
+        let options = BuildOptions {
+            spec: home.root().join("models/digits/model.toml"),
+            kind: GuestKind::Actor,
+            simd: None,
+            artifacts: None,
         };
-        let module = fs::read(path).expect("the module can be read");
-        let engine = WasmtimeEngineProviderBuilder::new().module_bytes(&module).build().unwrap();
+        match builder::build(&home, &options, &mut Silent) {
+            Ok(built) => Ok(built.module),
+            Err(error @ (BuildError::NoPython { .. } | BuildError::NoGuestToolchain { .. })) => {
+                Err(error.to_string())
+            }
+            Err(error) => panic!("the embedded model does not build: {error:?}"),
+        }
+    })
+}
+
+impl Host {
+    /// `None`, having said why, when there is no module to run.
+    fn new() -> Option<Host> {
+        let module = match module() {
+            Ok(module) => module,
+            Err(reason) => {
+                println!("skipped: {reason}");
+                return None;
+            }
+        };
+        let engine = WasmtimeEngineProviderBuilder::new().module_bytes(module).build().unwrap();
         let calls = Calls::default();
         let recorded = Arc::clone(&calls);
         // Refuses everything, as a host does that has no such capability.
@@ -198,7 +230,7 @@ fn images_get_their_labels() {
     let card = json(&host.send("GET", "/", &[], b""));
     let samples = samples(card["model"].as_str().unwrap());
     if samples.is_empty() {
-        eprintln!("skipped: no sample images of {}", card["model"]);
+        println!("skipped: no sample images of {}", card["model"]);
     }
     for (expected, image) in samples {
         assert_eq!(json(&host.send("PUT", "/", &[], &image)), *expected, "image {expected}");
