@@ -3,8 +3,8 @@
 //! The steps, each a file here: the compiler package turns ONNX into `graph.json`,
 //! `graph.params` and `libgraph_wasm32.a` ([`compiler`]); the guest (an actor or a WASI command
 //! with the graph runtime and the kernels) is a static library that is built once and kept
-//! ([`guest`]); graph, weights, spec and labels become one data symbol ([`object`]); the linker
-//! joins the three ([`link`]). No Rust is compiled for a second model.
+//! ([`guest`]); graph, weights, spec and labels become one data symbol (`object`); the linker
+//! joins the three (`link`). No Rust is compiled for a second model.
 
 mod build;
 pub mod compiler;
