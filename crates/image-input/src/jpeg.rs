@@ -1,9 +1,13 @@
 //! JPEG: a walk over the markers that settles size, memory and wholeness, then zune-jpeg.
+//!
+//! zune-jpeg and not the crate `image`, which calls it too, but always leniently (damaged data
+//! comes out as grey), without a limit on scans, and on a copy of the file.
 
+use image::metadata::Orientation;
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
-use crate::{Format, ImageError, Limits, Picture, orientation::Orientation};
+use crate::{Format, ImageError, Limits, Picture, orientation};
 
 /// Blocks of 8 x 8 samples that all scans together may visit. An encoder's 10 scans visit 30
 /// million in the largest picture with full chroma. Visiting twice that takes about 2 s, however
@@ -136,7 +140,7 @@ impl Survey {
         let mut reader = Reader { bytes, at: 2 };
         let mut frame = None;
         let mut scans = 0;
-        let mut orientation = None;
+        let mut found = None;
         loop {
             let marker = reader.next_marker()?;
             match marker {
@@ -165,8 +169,8 @@ impl Survey {
                 }
                 0xe1 => {
                     let segment = reader.segment()?;
-                    if orientation.is_none() && segment.starts_with(b"Exif\0\0") {
-                        orientation = Some(Orientation::from_exif(segment));
+                    if found.is_none() && segment.starts_with(b"Exif\0\0") {
+                        found = Some(orientation::from_exif(segment));
                     }
                 }
                 _ => {
@@ -178,7 +182,7 @@ impl Survey {
         if scans == 0 {
             return Err(broken("it has no scan"));
         }
-        Ok(Self { frame, scans, orientation: orientation.unwrap_or_default() })
+        Ok(Self { frame, scans, orientation: found.unwrap_or(Orientation::NoTransforms) })
     }
 }
 

@@ -35,6 +35,7 @@ mod limits;
 mod orientation;
 mod picture;
 mod png;
+mod raster;
 mod resample;
 #[cfg(any(test, all(target_arch = "wasm32", target_feature = "simd128")))]
 mod simd128;

@@ -1,58 +1,29 @@
-//! WebP: a walk over the chunks that settles sizes and wholeness, then image-webp.
+//! WebP: a walk over the chunks that settles sizes and wholeness, then the crate `image`, which
+//! allocates by the inner headers before it compares them with the outer one.
 
 use std::io::Cursor;
 
-use image_webp::{DecodingError, WebPDecoder};
+use image::{ImageDecoder, codecs::webp::WebPDecoder, metadata::Orientation};
 
 use crate::{
-    Format, ImageError, Limits, Picture, decode::rgba_over_white, orientation::Orientation,
+    Format, ImageError, Limits, Picture,
+    raster::{from_image, read},
 };
 
 pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientation), ImageError> {
     check_chunks(bytes, limits)?;
-    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(from_decoder)?;
-    // Metadata cannot be longer than the file.
-    decoder.set_memory_limit(bytes.len());
+    let decoder = WebPDecoder::new(Cursor::new(bytes))
+        .map_err(|error| from_image(error, Format::WebP, limits))?;
     let (width, height) = decoder.dimensions();
-    limits.check_extents(Format::WebP, width, height)?;
-    let area = u64::from(width) * u64::from(height);
-    let stored = if decoder.has_alpha() { 4 } else { 3 };
     // Beside the result: lossless holds RGBA, lossy 4:2:0 planes and alpha, an animation its
     // frame and a canvas of RGBA each.
-    let beside = if decoder.is_animated() { 8 } else { 4 };
-    limits.check_memory(area * (stored + beside))?;
-
-    let len = decoder.output_buffer_size().unwrap_or(usize::MAX);
-    let mut buffer = limits.allocate(len)?;
-    decoder.read_image(&mut buffer).map_err(from_decoder)?;
-    let orientation = match decoder.exif_metadata() {
-        Ok(Some(exif)) => Orientation::from_exif(&exif),
-        _ => Orientation::Upright,
-    };
-    drop(decoder);
-    let pixels = if stored == 4 {
-        let mut rgb = limits.allocate(len / 4 * 3)?;
-        rgba_over_white(&buffer, &mut rgb);
-        rgb
-    } else {
-        buffer
-    };
-    let picture = Picture::from_pixels(width, height, 3, pixels)
-        .expect("the buffer was sized from these extents, which are not zero");
-    Ok((picture, orientation))
+    let beside = if decoder.has_animation() { 8 } else { 4 };
+    let area = u64::from(width) * u64::from(height);
+    read(decoder, Format::WebP, area.saturating_mul(beside), limits)
 }
 
 fn broken(reason: impl ToString) -> ImageError {
     ImageError::broken(Format::WebP, reason)
-}
-
-fn from_decoder(error: DecodingError) -> ImageError {
-    match error {
-        DecodingError::UnsupportedFeature(feature) => {
-            ImageError::unsupported(Format::WebP, feature)
-        }
-        other => broken(other),
-    }
 }
 
 /// Walks over the chunks: the file must be as long as it says, and every size that any header
