@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8081", value_parser = parse_address)]
     listen: SocketAddr,
     /// Where /healthz, /readyz and /metrics are, or `off`
-    #[arg(long, value_name = "IP:PORT", default_value_t = DEFAULT_ADMIN_ADDRESS.to_string())]
+    #[arg(long, value_name = "IP:PORT", default_value_t = DEFAULT_ADMIN_ADDRESS.to_string(), env = "GRAPHLET_ADMIN")]
     admin: String,
     /// Instances per actor: requests answered at once. They share the weights [default: one per
     /// core]
