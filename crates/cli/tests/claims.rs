@@ -2,134 +2,23 @@
 //! configuration folder of its own.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod support;
+
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
 };
 
 use serde_json::Value;
 
-/// A module with an import, an export, a memory, and one instruction of each SIMD level asked
-/// for.
-fn module(code: &[u8], card: Option<&str>) -> Vec<u8> {
-    let section = |id: u8, body: &[u8]| [&[id], &leb(body.len())[..], body].concat();
-    let body = [&[0], code, &[0x0b]].concat();
-    let code = [&[1], &leb(body.len())[..], &body].concat();
-    let mut module = [
-        b"\0asm\x01\0\0\0".to_vec(),
-        section(1, b"\x02\x60\x02\x7f\x7f\x01\x7f\x60\0\0"),
-        section(2, b"\x01\x04wapc\x0b__host_call\0\0"),
-        section(3, b"\x01\x01"),
-        section(5, b"\x01\x01\x02\x10"),
-        section(7, b"\x02\x03run\0\x01\x06memory\x02\0"),
-        section(10, &code),
-    ]
-    .concat();
-    if let Some(card) = card {
-        module.extend(section(0, &[b"\x0egraphlet.model", card.as_bytes()].concat()));
-    }
-    module
-}
+use support::{User, tiny_module};
 
-fn leb(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 0x7f {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-/// A user with a folder for files and a configuration folder.
-struct User {
-    folder: tempfile::TempDir,
-}
-
-impl User {
-    fn new() -> Self {
-        let user = User { folder: tempfile::tempdir().unwrap() };
-        fs::write(user.file("model.wasm"), module(&[], None)).unwrap();
-        user
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, line: &str) -> Run {
-        self.run_with(line, &[])
-    }
-
-    /// Runs `graphlet` with words split at spaces, and asserts what holds for every run.
-    fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> Run {
-        let output = Command::new(env!("CARGO_BIN_EXE_graphlet"))
-            .args(line.split_whitespace())
-            .current_dir(&self.folder)
-            .env_clear()
-            .env("GRAPHLET_CONFIG_DIR", self.file("config"))
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap();
-        let run = Run {
-            code: output.status.code().unwrap(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        };
-        for seed in self.seeds() {
-            assert!(!run.stdout.contains(&seed), "seed on stdout: {line}");
-            assert!(!run.stderr.contains(&seed), "seed on stderr: {line}");
-        }
-        run
-    }
-
-    #[track_caller]
-    fn done(&self, line: &str) -> String {
-        let run = self.run(line);
-        assert_eq!(run.code, 0, "{line}: {}", run.stderr);
-        run.stdout.trim_end().to_owned()
-    }
-
-    /// Runs a line that must be refused with this exit code and these words on stderr.
-    #[track_caller]
-    fn refused(&self, line: &str, code: i32, words: &[&str]) -> String {
-        let run = self.run(line);
-        assert_eq!(run.code, code, "{line}: {}{}", run.stdout, run.stderr);
-        assert_eq!(run.stdout, "", "{line}");
-        for word in words {
-            assert!(run.stderr.contains(word), "{line}: {word:?} is not in {}", run.stderr);
-        }
-        run.stderr
-    }
-
-    fn seeds(&self) -> Vec<String> {
-        let mut seeds = Vec::new();
-        for folder in ["config/keys", "config/keys/actors"] {
-            for entry in fs::read_dir(self.file(folder)).into_iter().flatten() {
-                let path = entry.unwrap().path();
-                if path.is_file() {
-                    seeds.push(fs::read_to_string(path).unwrap().trim().to_owned());
-                }
-            }
-        }
-        seeds
-    }
-
-    fn mode(&self, name: &str) -> u32 {
-        fs::metadata(self.file(name)).unwrap().permissions().mode() & 0o7777
-    }
-
-    fn inspect(&self, name: &str) -> Value {
-        serde_json::from_str(&self.done(&format!("inspect {name} --json"))).unwrap()
-    }
+/// A user with a module that nobody has signed.
+fn user() -> User {
+    let user = User::new();
+    user.write("model.wasm", tiny_module(&[], None));
+    user
 }
 
 fn flip(path: &Path, needle: &[u8]) {
@@ -141,7 +30,7 @@ fn flip(path: &Path, needle: &[u8]) {
 
 #[test]
 fn a_new_key_is_private_and_trusted_and_not_written_over() {
-    let user = User::new();
+    let user = user();
     let issuer = user.done("keys new --name team");
     assert!(issuer.starts_with('A') && issuer.len() == 56, "{issuer}");
     assert_eq!(user.mode("config"), 0o700);
@@ -163,7 +52,7 @@ fn a_new_key_is_private_and_trusted_and_not_written_over() {
 
 #[test]
 fn the_first_signature_makes_a_development_issuer_that_is_trusted() {
-    let user = User::new();
+    let user = user();
     user.refused("verify model.wasm", 1, &["(unsigned)", "hint: graphlet sign model.wasm"]);
     let digest = user.done("sign model.wasm -o signed.wasm");
     assert!(digest.starts_with("sha256:") && digest.len() == 71, "{digest}");
@@ -181,7 +70,7 @@ fn the_first_signature_makes_a_development_issuer_that_is_trusted() {
 
 #[test]
 fn the_command_that_a_refusal_names_helps() {
-    let (author, user) = (User::new(), User::new());
+    let (author, user) = (user(), user());
     author.done("sign model.wasm -o signed.wasm --name lenses");
     fs::copy(author.file("signed.wasm"), user.file("signed.wasm")).unwrap();
     let stderr = user.refused("verify signed.wasm", 1, &["(untrusted_issuer)", "hint: graphlet "]);
@@ -205,7 +94,7 @@ fn the_command_that_a_refusal_names_helps() {
 
 #[test]
 fn an_altered_module_is_refused_and_cannot_bring_trust() {
-    let user = User::new();
+    let user = user();
     user.done("sign model.wasm -o signed.wasm");
     flip(&user.file("signed.wasm"), b"run");
     user.refused("verify signed.wasm", 1, &["(hash_mismatch)", "hint: graphlet inspect"]);
@@ -222,7 +111,7 @@ fn an_altered_module_is_refused_and_cannot_bring_trust() {
 
 #[test]
 fn trust_and_keys_that_others_could_change_or_read_are_not_used() {
-    let user = User::new();
+    let user = user();
     user.done("sign model.wasm -o signed.wasm");
     let mode = |name: &str, mode| {
         fs::set_permissions(user.file(name), Permissions::from_mode(mode)).unwrap();
@@ -245,7 +134,7 @@ fn trust_and_keys_that_others_could_change_or_read_are_not_used() {
 
 #[test]
 fn the_same_input_gives_the_same_bytes() {
-    let user = User::new();
+    let user = user();
     let epoch = [("SOURCE_DATE_EPOCH", "1700000000")];
     for (input, output) in
         [("model.wasm", "1.wasm"), ("model.wasm", "2.wasm"), ("1.wasm", "3.wasm")]
@@ -266,7 +155,7 @@ fn the_same_input_gives_the_same_bytes() {
 
 #[test]
 fn expiry_revocation_and_revision_refuse_with_their_reason() {
-    let user = User::new();
+    let user = user();
     let old = [("SOURCE_DATE_EPOCH", "1000000000")];
     let run = user.run_with("sign model.wasm -o old.wasm --expires 1d", &old);
     assert!(run.code == 0 && run.stderr.contains("have expired already"), "{}", run.stderr);
@@ -298,7 +187,7 @@ fn expiry_revocation_and_revision_refuse_with_their_reason() {
 
 #[test]
 fn what_cannot_be_signed_leaves_nothing_behind() {
-    let user = User::new();
+    let user = user();
     fs::write(user.file("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
     fs::write(user.file("cat.png"), b"\x89PNG").unwrap();
     fs::write(user.file("out.wasm"), b"old").unwrap();
@@ -309,14 +198,14 @@ fn what_cannot_be_signed_leaves_nothing_behind() {
     }
     assert_eq!(fs::read(user.file("out.wasm")).unwrap(), b"old");
     assert!(!user.file("config").exists(), "no key is made for nothing");
-    user.refused("sign model.wasm -o no/such/folder.wasm", 1, &["folder.wasm"]);
+    user.refused("sign model.wasm -o no/such/folder.wasm", 2, &["no folder no/such"]);
     user.refused("sign model.wasm", 2, &["--output"]);
     user.refused("sign model.wasm -o out.wasm --subject nobody", 2, &["--subject"]);
 }
 
 #[test]
 fn other_keys_and_capabilities_can_be_named() {
-    let user = User::new();
+    let user = user();
     let team = user.done("keys new --name team");
     user.done(
         "sign model.wasm -o signed.wasm --issuer config/keys/team.nk --name n --cap wascc:logging",
@@ -343,12 +232,12 @@ const CARD: &str = r#"{"spec":{
 
 #[test]
 fn inspect_shows_what_a_module_needs_and_is() {
-    let user = User::new();
+    let user = user();
     let constant = [&[0xfd, 0x0c][..], &[0; 16]].concat();
     let relaxed = [&constant.repeat(3)[..], &[0xfd, 0x85, 0x02, 0x1a]].concat();
     let simd = [&constant[..], &[0x1a]].concat();
     for (code, level) in [(&[][..], "none"), (&simd, "simd128"), (&relaxed, "relaxed")] {
-        fs::write(user.file("m.wasm"), module(code, Some(CARD))).unwrap();
+        fs::write(user.file("m.wasm"), tiny_module(code, Some(CARD))).unwrap();
         assert_eq!(user.inspect("m.wasm")["simd"], level);
     }
     user.done("sign m.wasm -o m.wasm --expires 30d");
@@ -374,18 +263,18 @@ fn inspect_shows_what_a_module_needs_and_is() {
 
 #[test]
 fn a_hostile_module_cannot_write_to_the_terminal() {
-    let user = User::new();
+    let user = user();
     let hostile = CARD.replace("\"MIT\"", r#""\u001b[2Jgone""#);
-    fs::write(user.file("m.wasm"), module(&[], Some(&hostile))).unwrap();
+    fs::write(user.file("m.wasm"), tiny_module(&[], Some(&hostile))).unwrap();
     let text = user.done("inspect m.wasm");
     assert!(text.contains("[2Jgone") && !text.contains('\u{1b}'), "{text}");
-    fs::write(user.file("m.wasm"), module(&[], Some("{}"))).unwrap();
+    fs::write(user.file("m.wasm"), tiny_module(&[], Some("{}"))).unwrap();
     assert!(user.done("inspect m.wasm").contains("malformed model card"));
 }
 
 #[test]
 fn many_writers_lose_no_issuer() {
-    let user = User::new();
+    let user = user();
     std::thread::scope(|scope| {
         for index in 0..8 {
             let user = &user;
