@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses a part, in tests")]
 
+pub mod resizes;
+
 use std::{
     collections::BTreeMap,
     fs,
