@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::compare::{self, Comparison};
-use crate::paths;
+use crate::{paths, units::show_count};
 
 /// Check a model.toml against its ONNX file, and a built model against onnxruntime
 ///
@@ -96,18 +96,21 @@ fn before(spec: &ModelSpec, labels: usize, report: &Report) -> String {
     line(format!("{} {}: the spec agrees with its ONNX file", spec.model.name, spec.model.version));
     line(format!("input         {:?} {}", spec.input.shape, spec.preprocess.channels.as_str()));
     line(format!("labels        {labels}"));
-    line(format!(
-        "weights       {:.2} million, {:.1} MB",
-        report.params as f64 / 1e6,
-        report.params as f64 * 4.0 / 1e6
-    ));
-    line(format!("multiply-adds {:.1} million a picture", report.macs as f64 / 1e6));
+    let megabytes = report.params as f64 * 4.0 / 1e6;
+    line(format!("weights       {}, {megabytes:.1} MB", show_count(report.params)));
+    // Behind an unsupported operator shapes are not known, and nothing can be counted.
+    let counted = report.macs > 0 || report.unsupported.is_empty();
+    if counted {
+        line(format!("multiply-adds {:.1} million a picture", report.macs as f64 / 1e6));
+    }
     let operators: Vec<String> =
         report.operators.iter().map(|(name, count)| format!("{name} {count}")).collect();
     line(format!("operators     {}", operators.join(", ")));
     let kernels: Vec<String> =
         report.kernels.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    line(format!("kernels       {}", kernels.join(", ")));
+    if counted {
+        line(format!("kernels       {}", kernels.join(", ")));
+    }
     if report.unsupported.is_empty() {
         line("unsupported   none".to_owned());
     }
@@ -119,7 +122,7 @@ fn before(spec: &ModelSpec, labels: usize, report: &Report) -> String {
         let words = if words.is_empty() { entry.to_string() } else { words.join("  ") };
         line(format!("unsupported   {words}"));
     }
-    if report.fallbacks.is_empty() {
+    if counted && report.fallbacks.is_empty() {
         line("slow loops    none".to_owned());
     }
     for fallback in &report.fallbacks {

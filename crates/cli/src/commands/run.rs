@@ -192,6 +192,7 @@ impl Plan {
                 }
             }
         })?;
+        info!(manifest = %path.display(), labels = ?manifest.labels, "Manifest read");
         let links = manifest.bindings.into_iter().map(|b| (Some(b.actor), b.link)).collect();
         Ok(Plan { modules: manifest.actors, links })
     }
