@@ -20,7 +20,7 @@ use crate::{paths, progress::Display};
 ///
 /// Reads MODEL.toml and the ONNX file that it names, compiles both with TVM, links them with the
 /// guest and signs the result. The first build of a kind and SIMD level compiles the guest too,
-/// about a minute; later ones only link.
+/// a minute or two; later ones only link.
 ///
 /// Prints the digest of the signed file. With SOURCE_DATE_EPOCH set, the same files, keys and
 /// options give the same bytes.
