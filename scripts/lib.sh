@@ -4,7 +4,10 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${GRAPHLET_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/graphlet}
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+# Bold on a terminal only (https://no-color.org).
+bold= plain=
+if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '%s==>%s %s\n' "$bold" "$plain" "$*" >&2; }
 note() { printf '    %s\n' "$*" >&2; }
 die() {
     printf 'error: %s\n' "$1" >&2
