@@ -108,7 +108,8 @@ impl TrustFile {
             .map_err(|error| Usage::new(format!("{}: {error}", path.display())).into())
     }
 
-    /// The policy that this file asks for.
+    /// The policy that this file asks for. A module that nobody signed, or that somebody unknown
+    /// signed, does not satisfy it.
     pub fn policy(&self, now: Timestamp) -> Policy {
         Policy {
             trusted_issuers: self.issuers.iter().map(|issuer| issuer.key).collect(),
@@ -157,15 +158,6 @@ impl TrustFile {
 /// [`Usage`] when there is no configuration folder.
 pub fn path() -> Result<PathBuf> {
     Ok(config_dir()?.join("trust.toml"))
-}
-
-/// The policy of the user's trust file. A module that nobody signed, or that somebody unknown
-/// signed, does not satisfy it.
-///
-/// # Errors
-/// As [`TrustFile::load_from`].
-pub fn load_policy(now: Timestamp) -> Result<Policy> {
-    Ok(TrustFile::load()?.policy(now))
 }
 
 /// Changes the user's trust file.

@@ -275,12 +275,25 @@ fn a_hostile_module_cannot_write_to_the_terminal() {
 #[test]
 fn many_writers_lose_no_issuer() {
     let user = user();
-    std::thread::scope(|scope| {
-        for index in 0..8 {
-            let user = &user;
-            scope.spawn(move || user.done(&format!("keys new --name k{index}")));
-        }
+    // Not `user.done`: it looks for every seed in what a command printed, and while others write
+    // their keys it would read half-written, empty files, which any output contains.
+    let outputs = std::thread::scope(|scope| {
+        let run = |index| {
+            let mut command = user.command(&format!("keys new --name k{index}"));
+            scope.spawn(move || command.output().unwrap())
+        };
+        let threads: Vec<_> = (0..8).map(run).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
+    let seeds = user.seeds();
+    assert_eq!(seeds.len(), 8);
+    for output in outputs {
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        for seed in &seeds {
+            assert!(seed.len() == 58 && !text.contains(seed), "a seed was printed");
+        }
+    }
     let list = user.done("keys list");
     for index in 0..8 {
         assert_eq!(list.matches(&format!("k{index}")).count(), 2, "{list}");
