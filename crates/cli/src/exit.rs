@@ -4,6 +4,7 @@
 use std::{fmt, process::ExitCode};
 
 use builder::BuildError;
+use host::{LoadError, ModuleError};
 
 use crate::trust::Refused;
 
@@ -58,7 +59,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let hint = usage
         .and_then(|usage| usage.hint_text().map(str::to_owned))
         .or_else(|| build.and_then(BuildError::hint))
-        .or_else(|| error.downcast_ref::<Refused>().map(Refused::hint));
+        .or_else(|| error.downcast_ref::<Refused>().map(Refused::hint))
+        .or_else(|| error.downcast_ref::<LoadError>().and_then(load_hint));
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }
@@ -66,4 +68,16 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     ExitCode::FAILURE
+}
+
+/// A WASI command is easily taken for an actor: both are `.wasm` files that graphlet made.
+fn load_hint(error: &LoadError) -> Option<String> {
+    match error {
+        LoadError::Module(ModuleError::Imports { names })
+            if names.iter().any(|name| name.starts_with("`wasi_")) =>
+        {
+            Some("a WASI command runs by itself: wasmtime run --dir . MODULE PICTURE".into())
+        }
+        _ => None,
+    }
 }

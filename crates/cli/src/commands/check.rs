@@ -24,6 +24,8 @@ use crate::{paths, units::show_count};
 /// With --images the model is built too, in memory, and every picture of the folder goes through
 /// the sandbox and through onnxruntime. A picture whose file or folder is called like a label
 /// (`tabby.jpg`, `goldfish/1.png`) counts for top-1 and top-5.
+///
+/// Exit code 1: something is unsupported, or numbers differ from onnxruntime's.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model's description (docs/model-toml.md)

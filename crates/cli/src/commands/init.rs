@@ -16,6 +16,10 @@ use model_spec::{
 use crate::{exit::Usage, paths};
 
 /// Write a model.toml for an ONNX file
+///
+/// Names, shape, layout and what the output's numbers are come from the graph. How pictures are
+/// prepared stands in no ONNX file: a preset or a preprocessor_config.json says it, and the file
+/// marks it as a guess. docs/adding-a-model.md tells where to look it up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The ONNX file
