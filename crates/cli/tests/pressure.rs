@@ -280,7 +280,7 @@ fn ctrl_c_works_while_a_model_loads() {
     user.write("slow.wasm", support::scripted_guest_with("(loop $again (br $again))"));
     user.done("sign slow.wasm -o slow.wasm");
     let server = Server::begin(&user, "slow.wasm --instances 1 --listen 127.0.0.1:0");
-    server.event("Actor loaded");
+    server.event("Actor linked");
     assert_eq!(server.admin("/readyz").status, 503, "not ready before the model is loaded");
     let begun = Instant::now();
     server.signal(Signal::INT);
