@@ -2,11 +2,12 @@
 //!
 //! One input row reads every weight once and is bound by memory; 32 outputs keep eight sums in
 //! flight. Several rows share each weight four times. The exit test after every step is there
-//! for the reason that [`crate::tile`] gives.
+//! for the reason that [`crate::tile`] gives, and so are the legs of long sums.
 
 use std::array;
 
 use crate::geometry::{Clamp, Dense};
+use crate::tile::LEG;
 use crate::variant::F32x4;
 use crate::vector::Vector;
 
@@ -38,7 +39,13 @@ pub(crate) unsafe fn dense(
             while row + 4 <= batch {
                 let x = x.add(row * inputs);
                 for column in (0..columns).step_by(8) {
-                    let tile = four_rows(x, inputs, weights.add(column), bias.add(column));
+                    let bias = bias.add(column);
+                    let mut tile = [[F32x4::load(bias), F32x4::load(bias.add(4))]; 4];
+                    for (first, steps) in legs(inputs) {
+                        let weights = weights.add(first * BLOCK + column);
+                        let part = four_rows(x.add(first), inputs, steps, weights);
+                        add(tile.as_flattened_mut(), part.as_flattened());
+                    }
                     for (i, sums) in tile.iter().enumerate() {
                         let y = y.add((row + i) * outputs + column);
                         store(sums, y, columns - column, clamp);
@@ -47,11 +54,27 @@ pub(crate) unsafe fn dense(
                 row += 4;
             }
             while row < batch {
-                let sums = one_row(x.add(row * inputs), inputs, weights, bias);
+                let x = x.add(row * inputs);
+                let mut sums: [F32x4; VECTORS] = array::from_fn(|i| F32x4::load(bias.add(4 * i)));
+                for (first, steps) in legs(inputs) {
+                    let part = one_row(x.add(first), steps, weights.add(first * BLOCK));
+                    add(&mut sums, &part);
+                }
                 store(&sums, y.add(row * outputs), columns, clamp);
                 row += 1;
             }
         }
+    }
+}
+
+/// First step and length of each leg of a sum.
+fn legs(steps: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..steps).step_by(LEG).map(move |first| (first, LEG.min(steps - first)))
+}
+
+fn add(sums: &mut [F32x4], part: &[F32x4]) {
+    for (sum, part) in sums.iter_mut().zip(part) {
+        *sum = sum.add(*part);
     }
 }
 
@@ -82,18 +105,13 @@ unsafe fn store<const N: usize>(sums: &[F32x4; N], to: *mut f32, count: usize, c
 /// One row of input times 32 columns of weights.
 ///
 /// # Safety
-/// `x` points to `steps` values, `weights` to as many rows of 32, `bias` to 32.
+/// `x` points to `steps` values, at least one, and `weights` to as many rows of 32.
 #[inline(never)]
-unsafe fn one_row(
-    mut x: *const f32,
-    steps: usize,
-    mut weights: *const f32,
-    bias: *const f32,
-) -> [F32x4; VECTORS] {
+unsafe fn one_row(mut x: *const f32, steps: usize, mut weights: *const f32) -> [F32x4; VECTORS] {
     let mut left = steps;
     // SAFETY: the caller's promise; pointers are read only while steps are left.
     unsafe {
-        let mut sums: [F32x4; VECTORS] = array::from_fn(|i| F32x4::load(bias.add(4 * i)));
+        let mut sums = [F32x4::splat(0.0); VECTORS];
         loop {
             one_row_step(&mut sums, x, weights);
             left -= 1;
@@ -125,29 +143,29 @@ unsafe fn one_row_step(sums: &mut [F32x4; VECTORS], x: *const f32, weights: *con
     }
 }
 
-/// Four rows of input, `steps` values apart, times eight columns of weights.
+/// Four rows of input, `row` values apart, times eight columns of weights.
 ///
 /// # Safety
-/// `x` points to four rows of `steps` values, `weights` to eight columns of `steps` rows of 32,
-/// `bias` to eight values.
+/// `x` points to four rows of `steps` values, at least one, `weights` to eight columns of `steps`
+/// rows of 32.
 #[inline(never)]
 unsafe fn four_rows(
     mut x: *const f32,
+    row: usize,
     steps: usize,
     mut weights: *const f32,
-    bias: *const f32,
 ) -> [[F32x4; 2]; 4] {
     let mut left = steps;
     // SAFETY: the caller's promise; pointers are read only while steps are left.
     unsafe {
-        let mut tile = [[F32x4::load(bias), F32x4::load(bias.add(4))]; 4];
+        let mut tile = [[F32x4::splat(0.0); 2]; 4];
         loop {
-            four_rows_step(&mut tile, x, steps, weights);
+            four_rows_step(&mut tile, x, row, weights);
             left -= 1;
             if left == 0 {
                 break;
             }
-            four_rows_step(&mut tile, x.add(1), steps, weights.add(BLOCK));
+            four_rows_step(&mut tile, x.add(1), row, weights.add(BLOCK));
             left -= 1;
             if left == 0 {
                 break;
