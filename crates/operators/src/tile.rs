@@ -24,9 +24,9 @@ pub(crate) const CHANNELS: usize = 8;
 ///
 /// The rounding error of a single running sum grows with its length: over MobileNetV2's fifty
 /// layers it became 2.2 times onnxruntime's (whose legs are 128 long), nearly all of it in the
-/// 1x1 layers of 384 to 960 channels. In legs the two are alike. Reductions up to two legs long,
-/// and windows, stay in one piece: they add little error, and their loops would lose up to a tenth
-/// of their speed.
+/// 1x1 layers of 384 to 960 channels, and single logits near zero missed 1e-5. In legs it is 1.3
+/// times. Reductions up to two legs long, and windows, stay in one piece: they add little error,
+/// and their loops would lose up to a tenth of their speed.
 pub(crate) const LEG: usize = 144;
 
 /// Accumulators: for each pixel two vectors of four channels.

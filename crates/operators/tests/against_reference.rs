@@ -153,3 +153,30 @@ fn a_window_without_any_input_gives_the_bias() {
     check(Case::Depthwise { batch: 1, channels: 3, rows, columns: rows, residual: true, clamp }, 3);
     check(Case::MaxPool { batch: 1, channels: 3, rows, columns: rows }, 3);
 }
+
+/// Root mean square of the rounding errors of one 1x1 convolution with `steps` input channels, in
+/// the kernel and in a plain running sum.
+fn rounding(mut call: Call, steps: usize, pixels: usize) -> [f64; 2] {
+    let mut random = Random::new(3);
+    for value in call.x.iter_mut().chain(&mut call.weights) {
+        *value = (random.next() >> 40) as f32 / (1 << 24) as f32 - 0.5;
+    }
+    let got = run(&call).expect("the geometry is valid");
+    let mut squares = [0.0; 2];
+    for (pixel, got) in got.iter().enumerate().take(pixels) {
+        let products = (0..steps).map(|k| (call.x[k * pixels + pixel], call.weights[k * 8]));
+        let exact: f64 = f64::from(call.bias[0])
+            + products.clone().map(|(x, w)| f64::from(x) * f64::from(w)).sum::<f64>();
+        let plain = products.fold(call.bias[0], |sum, (x, w)| sum + x * w);
+        for (square, sum) in squares.iter_mut().zip([*got, plain]) {
+            *square += (f64::from(sum) - exact).powi(2) / pixels as f64;
+        }
+    }
+    squares.map(f64::sqrt)
+}
+
+#[test]
+fn long_sums_round_less_than_a_running_sum_does() {
+    let [kernel, plain] = rounding(Case::conv(960, 8, 64, 1, 1).prepare(1), 960, 64 * 64);
+    assert!(kernel < 0.6 * plain, "rounding error {kernel:e}, of a running sum {plain:e}");
+}
