@@ -111,5 +111,5 @@ pub fn scripted_guest_with(start: &str) -> Vec<u8> {
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-// About a second: long enough to be seen at work on any machine, short enough to wait for.
-const LONG_LOOP: u64 = 1_000_000_000;
+// A second or two: long enough to be seen at work on any machine, short enough to wait for.
+const LONG_LOOP: u64 = 3_000_000_000;
