@@ -14,7 +14,7 @@ use model_spec::ModelSpec;
 use crate::{Model, Name, environment::shared};
 
 /// Seeds of the tensors of noise.
-const SEEDS: [u64; 24] = [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24];
+const SEEDS: [u64; 3] = [1, 2, 3];
 
 /// A tensor for a model, with a name for messages.
 #[derive(Debug, Clone)]

@@ -61,7 +61,7 @@ pub fn module(home: &Home, model: &Model, simd: SimdLevel) -> Result<Module> {
         };
         let built = builder::build(home, &options, &mut Silent)?;
         fs::write(&report, serde_json::to_vec(&built.report)?)?;
-        println!(
+        eprintln!(
             "measured: {} {} built in {:.1} s",
             built.spec.model.name,
             simd.as_str(),
