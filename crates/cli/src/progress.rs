@@ -53,10 +53,8 @@ impl Progress for Display {
                     bar.set_message(name);
                 }
             }
-            Event::Done { name, took } => {
-                if !self.quiet {
-                    self.line(&format!("{:>8.2} s  {name}", took.as_secs_f64()));
-                }
+            Event::Done { name, took } if !self.quiet => {
+                self.line(&format!("{:>8.2} s  {name}", took.as_secs_f64()));
             }
             Event::Fallback { node, operator, macs, share, reason } => {
                 if self.fallbacks == 0 {

@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             (from_preprocessor_config(&text)?, "From preprocessor_config.json.".to_owned())
         }
         None => {
-            let preset: Preset = args.preset.parse().map_err(|error| Usage::new(error))?;
+            let preset: Preset = args.preset.parse().map_err(Usage::new)?;
             let source = format!(
                 "Preset {}: a guess, compare it with how the model was trained.",
                 args.preset
