@@ -24,7 +24,7 @@ pub fn reference(home: &Home, model: &Model, inputs: &[Input]) -> Result<Vec<Vec
 /// count from 0 in the order of the graph.
 ///
 /// # Errors
-/// When there is no such convolution, or as [`reference`].
+/// When there is no such convolution, or as [`reference()`].
 pub fn reference_with_swapped_channels(
     home: &Home,
     model: &Model,
