@@ -46,7 +46,7 @@ enum Line {
 /// [`BuildError::Compiler`] for a file that is no ONNX model; otherwise as [`compile`].
 pub fn facts(home: &Home, onnx: &Path) -> Result<OnnxFacts, BuildError> {
     let mut command = python(home, "facts")?;
-    command.arg("--onnx").arg(onnx);
+    command.arg("--onnx").arg(absolute(onnx));
     let answer = answer(command)?;
     serde_json::from_value(answer)
         .map_err(|source| BuildError::CompilerOutput { what: "facts", source: Box::new(source) })
@@ -60,7 +60,7 @@ pub fn facts(home: &Home, onnx: &Path) -> Result<OnnxFacts, BuildError> {
 pub fn check(home: &Home, spec: &ModelSpec, onnx: &Path) -> Result<Value, BuildError> {
     let folder = tempfile::tempdir().map_err(temporary)?;
     let mut command = python(home, "check")?;
-    command.arg("--spec").arg(write_spec(spec, folder.path())?).arg("--onnx").arg(onnx);
+    command.arg("--spec").arg(write_spec(spec, folder.path())?).arg("--onnx").arg(absolute(onnx));
     answer(command)
 }
 
@@ -76,8 +76,8 @@ pub fn reference(
 ) -> Result<Value, BuildError> {
     let folder = tempfile::tempdir().map_err(temporary)?;
     let mut command = python(home, "reference")?;
-    command.arg("--spec").arg(write_spec(spec, folder.path())?).arg("--onnx").arg(onnx);
-    command.arg("--tensors").arg(tensors);
+    command.arg("--spec").arg(write_spec(spec, folder.path())?).arg("--onnx").arg(absolute(onnx));
+    command.arg("--tensors").arg(absolute(tensors));
     answer(command)
 }
 
@@ -96,8 +96,8 @@ pub fn compile(
     progress: &mut dyn Progress,
 ) -> Result<Value, BuildError> {
     let mut command = python(home, "compile")?;
-    command.arg("--spec").arg(write_spec(spec, out)?).arg("--onnx").arg(onnx);
-    command.args(["--simd", simd.as_str()]).arg("--out").arg(out);
+    command.arg("--spec").arg(write_spec(spec, out)?).arg("--onnx").arg(absolute(onnx));
+    command.args(["--simd", simd.as_str()]).arg("--out").arg(absolute(out));
     stream(command, progress)?;
     let path = out.join("report.json");
     let report = std::fs::read(&path).map_err(|source| BuildError::Read { path, source })?;
@@ -115,14 +115,23 @@ fn write_spec(spec: &ModelSpec, folder: &Path) -> Result<std::path::PathBuf, Bui
         .map_err(|source| BuildError::CompilerOutput { what: "spec", source: Box::new(source) })?;
     std::fs::write(&path, json)
         .map_err(|source| BuildError::Write { path: path.clone(), source })?;
-    Ok(path)
+    Ok(absolute(&path))
+}
+
+/// The same path for a program that works in another folder.
+fn absolute(path: &Path) -> std::path::PathBuf {
+    // Fails for an empty path alone, which names no file anyway.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 fn python(home: &Home, subcommand: &str) -> Result<Command, BuildError> {
-    let mut command = Command::new(home.python()?);
+    let compiler = absolute(&home.root().join("compiler"));
+    let mut command = Command::new(absolute(home.python()?));
     command
         .args(["-m", "graphlet_compiler", subcommand])
-        .env("PYTHONPATH", home.root().join("compiler"))
+        // `-m` looks for modules in the working directory first, and the user's may hold anything.
+        .current_dir(&compiler)
+        .env("PYTHONPATH", &compiler)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         // Whatever iterates over a set does so in the same order each time.
         .env("PYTHONHASHSEED", "0")

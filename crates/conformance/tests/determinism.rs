@@ -78,6 +78,8 @@ fn another_folder_cache_user_and_time_zone_give_the_same_bytes() {
     for name in ["home", "tmp", "out"] {
         fs::create_dir(at(name)).unwrap();
     }
+    // Python would import it in place of its own, were this folder on its path.
+    fs::write(at("home").join("inspect.py"), "raise SystemExit('imported from outside')").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_build-signed"));
     command
         .current_dir(at("home"))
@@ -100,7 +102,7 @@ fn another_folder_cache_user_and_time_zone_give_the_same_bytes() {
         for name in ["model.toml", &model.spec.model.onnx, &model.spec.output.labels] {
             fs::copy(spec_folder.join(name), folder.join(name)).unwrap();
         }
-        command.arg(folder.join("model.toml")).arg(at("out").join(index.to_string()));
+        command.args([format!("../model {index}/model.toml"), format!("../out/{index}")]);
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
