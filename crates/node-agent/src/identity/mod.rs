@@ -1,0 +1,1 @@
+//! The node's certificates: TLS bootstrap, rotation, and the client that carries them.

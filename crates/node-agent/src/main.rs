@@ -1,0 +1,3 @@
+//! `graphlet-node`: the node agent, which `graphlet node` starts.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Node object, its conditions and its lease.
