@@ -1,1 +1,6 @@
-//! The node's certificates: TLS bootstrap, rotation, and the client that carries them.
+//! Who the node is: its client certificate and the one it serves with, from the first bootstrap
+//! token to every renewal.
+
+mod api;
+
+pub use api::Api;
