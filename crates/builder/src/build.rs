@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use model_spec::{ModelSpec, ParsedSpec, SimdLevel, parse, parse_labels};
+use model_spec::{Draft, Mistake, ModelSpec, SimdLevel, parse_labels};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tensor::block::BlockBuilder;
@@ -80,36 +80,73 @@ pub struct Versions {
     pub tvm: String,
 }
 
-/// Reads and validates a `model.toml`.
-///
-/// # Errors
-/// [`BuildError::Read`], or [`BuildError::Spec`] with every mistake.
-pub fn read_spec(path: &Path) -> Result<ParsedSpec, BuildError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| BuildError::Read { path: path.to_path_buf(), source })?;
-    parse(&text).map_err(|mistakes| BuildError::Spec { path: path.to_path_buf(), mistakes })
-}
-
 /// Reads a `model.toml` with its labels and holds both against the ONNX file: spec, path of the
 /// ONNX file, labels.
 ///
 /// # Errors
-/// [`BuildError`]: every mistake in the spec, a missing file, a file that is no ONNX model.
+/// [`BuildError::Spec`] with every mistake in the file and every contradiction to labels and ONNX
+/// file together; what alone is wrong keeps its own variant, such as [`BuildError::NoOnnx`].
 pub fn read_model(home: &Home, at: &Path) -> Result<(ModelSpec, PathBuf, Vec<String>), BuildError> {
-    let ParsedSpec { spec, lines } = read_spec(at)?;
-    let labels = read_labels(&spec, at)?;
-    let onnx = onnx_path(&spec, at)?;
-    let facts = compiler::facts(home, &onnx)?;
-    spec.check_against(&facts, Some(labels.len())).map_err(|mistakes| BuildError::Spec {
-        path: at.to_path_buf(),
-        mistakes: lines.locate(mistakes),
-    })?;
-    Ok((spec, onnx, labels))
+    let text = fs::read_to_string(at)
+        .map_err(|source| BuildError::Read { path: at.to_path_buf(), source })?;
+    let mut draft = Draft::read(&text);
+    let mut failed = Vec::new();
+    let labels = draft.labels().map(|name| read_labels(name, at));
+    let labels = settle("output.labels", labels, &mut failed);
+    let onnx = settle("model.onnx", draft.onnx().map(|name| onnx_path(name, at)), &mut failed);
+    let facts = onnx.as_ref().map(|onnx| compiler::facts(home, onnx));
+    if let Some(facts) = settle("model.onnx", facts, &mut failed) {
+        draft.compare(&facts, labels.as_ref().map(Vec::len));
+    }
+    let alone = draft.is_faultless() && failed.len() == 1;
+    for (key, error) in failed {
+        if alone {
+            return Err(error);
+        }
+        draft.report(as_mistake(key, &error));
+    }
+    let spec = draft
+        .finish()
+        .map_err(|mistakes| BuildError::Spec { path: at.to_path_buf(), mistakes })?
+        .spec;
+    // A faultless spec names both files, and both were read.
+    Ok((spec, onnx.unwrap_or_default(), labels.unwrap_or_default()))
+}
+
+/// What became of the file that `key` names, if it names one; a failure is put aside.
+fn settle<T>(
+    key: &'static str,
+    result: Option<Result<T, BuildError>>,
+    failed: &mut Vec<(&'static str, BuildError)>,
+) -> Option<T> {
+    match result? {
+        Ok(value) => Some(value),
+        Err(error) => {
+            failed.push((key, error));
+            None
+        }
+    }
+}
+
+/// What is wrong with the file that `key` names, as one mistake among others.
+fn as_mistake(key: &str, error: &BuildError) -> Mistake {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    let mistake = Mistake::new(key, message);
+    match error.hint() {
+        Some(hint) => mistake.hint(hint),
+        None => mistake,
+    }
 }
 
 /// The ONNX file of a spec, which must be there.
-fn onnx_path(spec: &ModelSpec, at: &Path) -> Result<PathBuf, BuildError> {
-    let onnx = beside(at, &spec.model.onnx);
+fn onnx_path(name: &str, at: &Path) -> Result<PathBuf, BuildError> {
+    let onnx = beside(at, name);
     if onnx.is_file() {
         return Ok(onnx);
     }
@@ -121,8 +158,8 @@ fn beside(spec: &Path, name: &str) -> PathBuf {
 }
 
 /// Reads the labels that a spec names.
-fn read_labels(spec: &ModelSpec, at: &Path) -> Result<Vec<String>, BuildError> {
-    let path = beside(at, &spec.output.labels);
+fn read_labels(name: &str, at: &Path) -> Result<Vec<String>, BuildError> {
+    let path = beside(at, name);
     if !path.is_file() {
         return Err(BuildError::NoLabels { labels: path, spec: at.to_path_buf() });
     }

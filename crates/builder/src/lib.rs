@@ -16,7 +16,7 @@ mod object;
 mod progress;
 mod toolchain;
 
-pub use build::{BuildOptions, Built, Card, build, read_model, read_spec};
+pub use build::{BuildOptions, Built, Card, build, read_model};
 pub use error::BuildError;
 pub use guest::GuestKind;
 pub use home::Home;

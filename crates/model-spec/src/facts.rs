@@ -117,7 +117,7 @@ impl ModelSpec {
         if input.dtype != "float32" {
             found.push(Mistake::new(
                 "input.dtype",
-                format!("the graph's input is {}, the spec says float32", input.dtype),
+                format!("the graph's input is {}, pictures are fed as float32", input.dtype),
             ));
         }
         let fits = input.shape.len() == self.input.shape.len()

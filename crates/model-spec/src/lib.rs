@@ -4,6 +4,8 @@
 //! and the module carries it as JSON, so that the classifier and `graphlet inspect` read what
 //! the author wrote. `docs/model-toml.md` is the reference that authors read.
 
+#[cfg(feature = "toml")]
+mod draft;
 mod facts;
 #[cfg(feature = "toml")]
 mod init;
@@ -15,6 +17,8 @@ mod presets;
 mod spec;
 mod validate;
 
+#[cfg(feature = "toml")]
+pub use draft::Draft;
 pub use facts::{Dimension, OnnxFacts, ValueFacts};
 #[cfg(feature = "toml")]
 pub use init::{InitError, InitOptions, write_model_toml};

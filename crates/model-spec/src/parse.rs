@@ -1,13 +1,14 @@
 //! `model.toml` text to a [`ModelSpec`], with every mistake and its line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::{
-    Compile, Input, Mistake, Mistakes, Model, ModelSpec, Output, Preprocess, Quantisation, Size,
+    Compile, Draft, Input, InputDType, Layout, Mistake, Mistakes, Model, ModelSpec, Output,
+    OutputKind, Preprocess, Quantisation, Size, spec::DEFAULT_TOP_K,
 };
 
 /// Where each key stands, so that later checks can name its line too.
@@ -44,37 +45,76 @@ pub struct ParsedSpec {
 /// Reads and validates `model.toml`.
 ///
 /// # Errors
-/// Syntax, unknown keys, wrong types and broken rules, all of them together, each with its line
-/// and, where there is one, a hint.
+/// Syntax; else unknown keys, wrong types and broken rules, all of them together, each with its
+/// line and, where there is one, a hint.
 pub fn parse(text: &str) -> Result<ParsedSpec, Mistakes> {
-    let mut reader = Reader { text, lines: Lines::default(), mistakes: Vec::new() };
+    Draft::read(text).finish()
+}
+
+/// What [`read`] found.
+pub(crate) struct Read {
+    /// The values, with stand-ins for what is missing or unreadable.
+    pub(crate) spec: ModelSpec,
+    /// What is a stand-in.
+    pub(crate) holes: Holes,
+    /// Where the keys stand.
+    pub(crate) lines: Lines,
+    /// What is no TOML, no known key, or of the wrong type.
+    pub(crate) mistakes: Vec<Mistake>,
+}
+
+/// Keys, or whole tables, whose value is not known.
+pub(crate) type Holes = BTreeSet<String>;
+
+/// Reads `model.toml` key by key.
+pub(crate) fn read(text: &str) -> Read {
+    let mut reader =
+        Reader { text, lines: Lines::default(), mistakes: Vec::new(), holes: Holes::default() };
     let (document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        return Err(Lines::default().locate(Mistakes(
-            errors
-                .iter()
-                .map(|error| Mistake {
-                    line: error.span().map(|span| reader.line(span.start)),
-                    key: String::new(),
-                    message: error.message().to_owned(),
-                    hint: None,
-                })
-                .collect(),
-        )));
-    }
-    let spec = reader.spec(document.get_ref());
-    let Reader { lines, mistakes, .. } = reader;
-    // A spec with holes would only repeat the mistakes already found.
-    let mistakes = match &spec {
-        Some(spec) => {
-            let rules = spec.validate().err().map(|found| found.0).unwrap_or_default();
-            mistakes.into_iter().chain(rules).collect()
-        }
-        None => mistakes,
+    let spec = if errors.is_empty() {
+        reader.spec(document.get_ref())
+    } else {
+        reader.holes.extend(TABLES.map(str::to_owned));
+        reader.mistakes = errors
+            .iter()
+            .map(|error| Mistake {
+                line: error.span().map(|span| reader.line(span.start)),
+                key: String::new(),
+                message: error.message().to_owned(),
+                hint: None,
+            })
+            .collect();
+        stand_in()
     };
-    match spec {
-        Some(spec) if mistakes.is_empty() => Ok(ParsedSpec { spec, lines }),
-        _ => Err(lines.locate(Mistakes(mistakes))),
+    let Reader { lines, mistakes, holes, .. } = reader;
+    Read { spec, holes, lines, mistakes }
+}
+
+/// A spec of which nothing is known.
+fn stand_in() -> ModelSpec {
+    ModelSpec {
+        model: Model {
+            name: String::new(),
+            version: String::new(),
+            description: String::new(),
+            licence: String::new(),
+            source: String::new(),
+            onnx: String::new(),
+        },
+        input: Input {
+            name: String::new(),
+            shape: Vec::new(),
+            dtype: InputDType::default(),
+            layout: Layout::default(),
+        },
+        preprocess: Preprocess::default(),
+        output: Output {
+            name: String::new(),
+            kind: OutputKind::default(),
+            labels: String::new(),
+            top_k: DEFAULT_TOP_K,
+        },
+        compile: Compile::default(),
     }
 }
 
@@ -82,6 +122,7 @@ struct Reader<'a> {
     text: &'a str,
     lines: Lines,
     mistakes: Vec<Mistake>,
+    holes: Holes,
 }
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -103,18 +144,20 @@ impl Reader<'_> {
         self.mistakes.push(mistake);
     }
 
-    /// The whole spec, or `None` when a part without a default is missing or unreadable.
-    fn spec(&mut self, document: &DeTable<'_>) -> Option<ModelSpec> {
+    /// The spec; what is missing or unreadable becomes a hole.
+    fn spec(&mut self, document: &DeTable<'_>) -> ModelSpec {
         let mut tables: BTreeMap<&'static str, Table<'_, '_>> = BTreeMap::new();
+        let mut strangers = Vec::new();
         for (key, value) in document {
             let line = self.line(key.span().start);
             let name = TABLES.into_iter().find(|table| *table == key.get_ref().as_ref());
             let Some(name) = name else {
-                self.report(Mistake { line: Some(line), ..unknown("", key.get_ref(), &TABLES) });
+                strangers.push((key.get_ref(), line));
                 continue;
             };
             self.lines.0.insert(name.to_owned(), line);
             let DeValue::Table(entries) = value.get_ref() else {
+                self.holes.insert(name.to_owned());
                 self.report(Mistake::new(name, "must be a table").hint(format!("write [{name}]")));
                 continue;
             };
@@ -128,43 +171,45 @@ impl Reader<'_> {
                 .collect();
             tables.insert(name, Table { name, entries });
         }
+        for (name, line) in strangers {
+            self.unknown("", name, &TABLES, Some(line));
+        }
         let mut table =
             |name: &'static str| tables.remove(name).unwrap_or(Table { name, entries: Vec::new() });
         let (model, input) = (table("model"), table("input"));
         let (preprocess, output, compile) =
             (table("preprocess"), table("output"), table("compile"));
-        let model = self.model(model);
-        let input = self.input(input);
-        let preprocess = self.preprocess(preprocess);
-        let output = self.output(output);
-        let compile = self.compile(compile);
-        Some(ModelSpec { model: model?, input: input?, preprocess, output: output?, compile })
+        ModelSpec {
+            model: self.model(model),
+            input: self.input(input),
+            preprocess: self.preprocess(preprocess),
+            output: self.output(output),
+            compile: self.compile(compile),
+        }
     }
 
-    fn model(&mut self, mut table: Table<'_, '_>) -> Option<Model> {
-        let name = self.required(&mut table, "name", "\"mobilenet_v2\"", Self::string);
-        let version = self.required(&mut table, "version", "\"1.0.0\"", Self::string);
-        let onnx = self.required(&mut table, "onnx", "\"model.onnx\"", Self::string);
+    fn model(&mut self, mut table: Table<'_, '_>) -> Model {
         let model = Model {
+            name: self.required(&mut table, "name", "\"mobilenet_v2\"", Self::string),
+            version: self.required(&mut table, "version", "\"1.0.0\"", Self::string),
+            onnx: self.required(&mut table, "onnx", "\"model.onnx\"", Self::string),
             description: self.optional(&mut table, "description", Self::string).unwrap_or_default(),
             licence: self.optional(&mut table, "licence", Self::string).unwrap_or_default(),
             source: self.optional(&mut table, "source", Self::string).unwrap_or_default(),
-            name: name.unwrap_or_default(),
-            version: version.unwrap_or_default(),
-            onnx: onnx.clone().unwrap_or_default(),
         };
         self.rest(&table, &["name", "version", "description", "licence", "source", "onnx"]);
-        let whole = !model.name.is_empty() && !model.version.is_empty() && onnx.is_some();
-        whole.then_some(model)
+        model
     }
 
-    fn input(&mut self, mut table: Table<'_, '_>) -> Option<Input> {
-        let shape = self.required(&mut table, "shape", "[1, 3, 224, 224]", Self::extents);
-        let name = self.optional(&mut table, "name", Self::string).unwrap_or_default();
-        let dtype = self.optional(&mut table, "dtype", Self::word).unwrap_or_default();
-        let layout = self.optional(&mut table, "layout", Self::word).unwrap_or_default();
+    fn input(&mut self, mut table: Table<'_, '_>) -> Input {
+        let input = Input {
+            shape: self.required(&mut table, "shape", "[1, 3, 224, 224]", Self::extents),
+            name: self.optional(&mut table, "name", Self::string).unwrap_or_default(),
+            dtype: self.optional(&mut table, "dtype", Self::word).unwrap_or_default(),
+            layout: self.optional(&mut table, "layout", Self::word).unwrap_or_default(),
+        };
         self.rest(&table, &["name", "shape", "dtype", "layout"]);
-        Some(Input { name, shape: shape?, dtype, layout })
+        input
     }
 
     fn preprocess(&mut self, mut table: Table<'_, '_>) -> Preprocess {
@@ -187,13 +232,15 @@ impl Reader<'_> {
         preprocess
     }
 
-    fn output(&mut self, mut table: Table<'_, '_>) -> Option<Output> {
-        let labels = self.required(&mut table, "labels", "\"labels.txt\"", Self::string);
-        let name = self.optional(&mut table, "name", Self::string).unwrap_or_default();
-        let kind = self.optional(&mut table, "kind", Self::word).unwrap_or_default();
-        let top_k = self.optional(&mut table, "top_k", Self::count).unwrap_or(5);
+    fn output(&mut self, mut table: Table<'_, '_>) -> Output {
+        let output = Output {
+            labels: self.required(&mut table, "labels", "\"labels.txt\"", Self::string),
+            name: self.optional(&mut table, "name", Self::string).unwrap_or_default(),
+            kind: self.optional(&mut table, "kind", Self::word).unwrap_or_default(),
+            top_k: self.optional(&mut table, "top_k", Self::count).unwrap_or(DEFAULT_TOP_K),
+        };
         self.rest(&table, &["name", "kind", "labels", "top_k"]);
-        Some(Output { name, kind, labels: labels?, top_k })
+        output
     }
 
     fn compile(&mut self, mut table: Table<'_, '_>) -> Compile {
@@ -211,23 +258,29 @@ impl Reader<'_> {
         compile
     }
 
-    fn required<'a, 'd, T>(
+    fn required<'a, 'd, T: Default>(
         &mut self,
         table: &mut Table<'a, 'd>,
         key: &'static str,
         example: &str,
         read: fn(&mut Self, &str, &DeValue<'_>) -> Option<T>,
-    ) -> Option<T> {
+    ) -> T {
+        let dotted = format!("{}.{key}", table.name);
         if !table.entries.iter().any(|(name, _)| *name == key) {
-            self.report(
-                Mistake::new(format!("{}.{key}", table.name), "is missing")
-                    .hint(format!("for example {key} = {example} under [{}]", table.name)),
-            );
-            return None;
+            self.holes.insert(dotted.clone());
+            // A table that is no table at all, or misspelt, lacks nothing more.
+            if !self.holes.contains(table.name) {
+                self.report(
+                    Mistake::new(dotted, "is missing")
+                        .hint(format!("for example {key} = {example} under [{}]", table.name)),
+                );
+            }
+            return T::default();
         }
-        self.optional(table, key, read)
+        self.optional(table, key, read).unwrap_or_default()
     }
 
+    /// The key's value if it is there; a value that cannot be read is a hole.
     fn optional<'a, 'd, T>(
         &mut self,
         table: &mut Table<'a, 'd>,
@@ -236,13 +289,40 @@ impl Reader<'_> {
     ) -> Option<T> {
         let at = table.entries.iter().position(|(name, _)| *name == key)?;
         let (_, value) = table.entries.swap_remove(at);
-        read(self, &format!("{}.{key}", table.name), value.get_ref())
+        let dotted = format!("{}.{key}", table.name);
+        let value = read(self, &dotted, value.get_ref());
+        if value.is_none() {
+            self.holes.insert(dotted);
+        }
+        value
     }
 
     fn rest(&mut self, table: &Table<'_, '_>, known: &[&str]) {
         for (key, _) in &table.entries {
-            self.report(unknown(table.name, key, known));
+            self.unknown(table.name, key, known, None);
         }
+    }
+
+    /// Reports a key that is not known. The one it was probably meant to be is a hole, unless it
+    /// stands there too.
+    fn unknown(&mut self, table: &str, key: &str, known: &[&str], line: Option<usize>) {
+        let dotted = |key: &str| match table {
+            "" => key.to_owned(),
+            _ => format!("{table}.{key}"),
+        };
+        let mistake = Mistake { line, ..Mistake::new(dotted(key), "is not known") };
+        let near = known.iter().min_by_key(|word| distance(word, key));
+        let mistake = match near.filter(|near| distance(near, key) <= 2) {
+            Some(near) => {
+                let near_key = dotted(near);
+                if !self.lines.0.contains_key(&near_key) {
+                    self.holes.insert(near_key);
+                }
+                mistake.hint(format!("did you mean `{near}`?"))
+            }
+            None => mistake.hint(format!("known here: {}", known.join(", "))),
+        };
+        self.report(mistake);
     }
 
     fn wrong<T>(&mut self, key: &str, wanted: &str, value: &DeValue<'_>) -> Option<T> {
@@ -345,15 +425,6 @@ fn fraction(text: &str) -> Option<f64> {
     let (above, below) = text.split_once('/')?;
     let (above, below): (f64, f64) = (above.trim().parse().ok()?, below.trim().parse().ok()?);
     (below != 0.0).then(|| above / below)
-}
-
-fn unknown(table: &str, key: &str, known: &[&str]) -> Mistake {
-    let dotted = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
-    let mistake = Mistake::new(dotted, "is not known");
-    match known.iter().min_by_key(|word| distance(word, key)) {
-        Some(near) if distance(near, key) <= 2 => mistake.hint(format!("did you mean `{near}`?")),
-        _ => mistake.hint(format!("known here: {}", known.join(", "))),
-    }
 }
 
 /// Levenshtein's edit distance.
@@ -459,23 +530,14 @@ quantisation = "int8"
         let found: Vec<(Option<usize>, &str)> =
             mistakes.0.iter().map(|m| (m.line, m.key.as_str())).collect();
         for expected in [
-            (Some(3), "model.verison"),
-            (Some(9), "preprocess.resize"),
-            (Some(12), "preprocess.crop"),
-            (Some(14), "output.labels"),
-        ] {
-            assert!(found.contains(&expected), "{expected:?} is not in {found:?}");
-        }
-        let text = text.replace("labels = 7", "labels = \"l\"");
-        let mistakes = parse(&text).unwrap_err();
-        let found: Vec<(Option<usize>, &str)> =
-            mistakes.0.iter().map(|m| (m.line, m.key.as_str())).collect();
-        for expected in [
             (Some(2), "model.name"),
             (Some(3), "model.verison"),
             (Some(7), "input.shape"),
+            (Some(9), "preprocess.resize"),
             (Some(10), "preprocess.mean"),
             (Some(11), "preprocess.std"),
+            (Some(12), "preprocess.crop"),
+            (Some(14), "output.labels"),
             (Some(16), "compile.threads"),
             (Some(17), "compile.quantisation"),
         ] {
@@ -484,6 +546,7 @@ quantisation = "int8"
         let text = mistakes.to_string();
         assert!(text.contains("did you mean `version`?"), "{text}");
         assert!(mistakes.0.is_sorted_by_key(|m| m.line.unwrap_or(usize::MAX)));
+        assert_eq!(mistakes.0.len(), 10, "{mistakes}");
     }
 
     #[test]

@@ -253,8 +253,11 @@ pub struct Output {
     pub top_k: usize,
 }
 
+/// How many classes an answer lists when the spec does not say.
+pub(crate) const DEFAULT_TOP_K: usize = 5;
+
 fn default_top_k() -> usize {
-    5
+    DEFAULT_TOP_K
 }
 
 /// What the output's numbers are.
