@@ -10,6 +10,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod config;
+mod supervisor;
+
+pub use pod_settings::{ModuleKind, Trust};
+
+pub use self::{
+    config::{Cidr, CidrError, RuntimeConfig, RuntimeError},
+    supervisor::{LogError, LogOptions, LogStream, Runtime},
+};
+
 /// Names one run of one container: stable over restarts of the agent, new for every attempt.
 /// Kubernetes shows it as `graphlet://ID`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,15 +34,6 @@ pub struct PodRef {
     pub name: String,
     /// Pod uid.
     pub uid: String,
-}
-
-/// What a module is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ModuleKind {
-    /// A waSCC actor, served over HTTP.
-    Actor,
-    /// A WASI command (`_start`), run to its end.
-    Command,
 }
 
 /// A folder that a WASI command may read.
@@ -57,6 +58,9 @@ pub struct ContainerSpec {
     pub module: PathBuf,
     /// `sha256:…` of that file.
     pub digest: String,
+    /// Whose modules this pod may run; its process verifies the module once more by it.
+    #[serde(default)]
+    pub trust: Trust,
     /// Actor or command; found by the agent from the module's exports.
     pub kind: ModuleKind,
     /// Environment of the container, expanded: the actor's values, or the command's environment.
