@@ -117,11 +117,8 @@ impl Credentials {
 
     /// Those that fit a repository, the closest first.
     pub(crate) fn for_repository(&self, host: &str, repository: &str) -> Vec<Login> {
-        let mut found: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|entry| entry.pattern.fits(host, repository))
-            .collect();
+        let mut found: Vec<_> =
+            self.entries.iter().filter(|entry| entry.pattern.fits(host, repository)).collect();
         found.sort_by_key(|entry| std::cmp::Reverse(entry.pattern.closeness()));
         let mut logins: Vec<Login> = Vec::new();
         for entry in found {
@@ -378,7 +375,7 @@ mod tests {
     fn what_is_malformed_is_refused_and_no_secret_is_repeated() {
         for json in [
             "",
-            "[]",
+            "3",
             "{\"auths\":3}",
             "{\"auths\":{\"a\":{\"auth\":\"SECRET%\"}}}",
             "{\"auths\":{\"a\":{\"auth\":\"U0VDUkVU\"}}}",

@@ -192,7 +192,9 @@ impl RegistryError {
             RegistryError::NotARegistry { host, .. } => {
                 format!("does {host} need another port or a path in front of the name?")
             }
-            RegistryError::Status { status: 429, .. } => "the registry limits its callers: wait".into(),
+            RegistryError::Status { status: 429, .. } => {
+                "the registry limits its callers: wait".into()
+            }
             RegistryError::Client { .. } => {
                 "are certificate authorities installed? (package ca-certificates)".into()
             }
@@ -374,9 +376,7 @@ impl PushError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             PushError::InvalidName(_) | PushError::Pinned { .. } => NAME_HINT.into(),
-            PushError::NotAModule(_) => {
-                "graphlet build MODEL.toml -o FILE makes a module".into()
-            }
+            PushError::NotAModule(_) => "graphlet build MODEL.toml -o FILE makes a module".into(),
             PushError::Registry(error) => return error.hint(),
             PushError::WrongDigest { .. } => return None,
         })

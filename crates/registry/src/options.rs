@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr, str::FromStr, time::Duration};
 
-use reqwest::{Certificate, Url};
+use reqwest::Url;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 
 /// How registries are reached.
 ///
@@ -47,8 +51,11 @@ impl Default for RegistryOptions {
 #[non_exhaustive]
 pub enum OptionError {
     /// No certificate authority.
-    #[error("no certificate in PEM form in there")]
-    Certificate(#[source] Option<reqwest::Error>),
+    #[error("no certificate authority in PEM form: {reason}")]
+    Certificate {
+        /// What is wrong.
+        reason: String,
+    },
     /// No mirror.
     #[error("`{text}` is no mirror: {reason}")]
     Mirror {
@@ -59,24 +66,35 @@ pub enum OptionError {
     },
 }
 
-/// A certificate authority.
+/// Certificate authorities, of which there may be several in a file.
 #[derive(Debug, Clone)]
 pub struct Authority {
-    pub(crate) pem: Vec<u8>,
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Authority {
-    /// The authorities in a PEM file, of which there may be several.
+    /// The authorities in a PEM file.
     ///
     /// # Errors
     /// [`OptionError::Certificate`] when there is none, or one that cannot be read.
     pub fn from_pem(pem: &[u8]) -> Result<Self, OptionError> {
-        let found = Certificate::from_pem_bundle(pem)
-            .map_err(|error| OptionError::Certificate(Some(error)))?;
-        if found.is_empty() {
-            return Err(OptionError::Certificate(None));
+        let error = |reason: String| OptionError::Certificate { reason };
+        let certificates = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|found| error(found.to_string()))?;
+        if certificates.is_empty() {
+            return Err(error("there is no certificate".into()));
         }
-        Ok(Authority { pem: pem.to_vec() })
+        let mut store = RootCertStore::empty();
+        for certificate in &certificates {
+            store.add(certificate.clone()).map_err(|found| error(found.to_string()))?;
+        }
+        Ok(Authority { certificates })
+    }
+
+    /// Each certificate as DER.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.certificates.iter().map(AsRef::as_ref)
     }
 }
 
@@ -137,8 +155,17 @@ mod tests {
         let mirror: Mirror = "Docker.io=http://10.0.0.1:5000/hub".parse().unwrap();
         assert_eq!((mirror.host.as_str(), mirror.url.port()), ("docker.io", Some(5000)));
         for wrong in [
-            "", "docker.io", "docker.io=", "docker.io=10.0.0.1:5000", "=http://a", "a/b=http://c",
-            "a=ftp://b", "a=http://user@b", "a=http://:p@b", "a=http://b/?c", "a=file:///b",
+            "",
+            "docker.io",
+            "docker.io=",
+            "docker.io=10.0.0.1:5000",
+            "=http://a",
+            "a/b=http://c",
+            "a=ftp://b",
+            "a=http://user@b",
+            "a=http://:p@b",
+            "a=http://b/?c",
+            "a=file:///b",
         ] {
             assert!(wrong.parse::<Mirror>().is_err(), "{wrong}");
         }

@@ -144,9 +144,7 @@ impl ModuleRef {
         let (host, repository) = (self.host.clone(), self.repository.clone());
         match &self.version {
             Version::Tag(tag) => Reference::with_tag(host, repository, tag.clone()),
-            Version::Digest(digest) => {
-                Reference::with_digest(host, repository, digest.to_string())
-            }
+            Version::Digest(digest) => Reference::with_digest(host, repository, digest.to_string()),
         }
     }
 }
@@ -162,9 +160,9 @@ impl FromStr for ModuleRef {
         }
         let parsed = Reference::try_from(text).map_err(|found| error(found.to_string()))?;
         let version = match (parsed.digest(), parsed.tag()) {
-            (Some(digest), _) => {
-                Version::Digest(digest.parse().map_err(|found: DigestError| error(found.to_string()))?)
-            }
+            (Some(digest), _) => Version::Digest(
+                digest.parse().map_err(|found: DigestError| error(found.to_string()))?,
+            ),
             (None, Some(tag)) => Version::Tag(tag.to_owned()),
             (None, None) => return Err(error("neither tag nor digest".into())),
         };
@@ -229,8 +227,21 @@ mod tests {
         let sha512 = format!("a/b@sha512:{HEX}{HEX}");
         let long = "a".repeat(5000);
         for text in [
-            "", " ", "UPPER/Case", "a//b", "a:b:c", "a@sha256:12", &upper, &sha512, &long,
-            "http://host/a", "host/a b", "host/../a", "host/a\n", "-host/a", "host/a:",
+            "",
+            " ",
+            "UPPER/Case",
+            "a//b",
+            "a:b:c",
+            "a@sha256:12",
+            &upper,
+            &sha512,
+            &long,
+            "http://host/a",
+            "host/a b",
+            "host/../a",
+            "host/a\n",
+            "-host/a",
+            "host/a:",
         ] {
             let error = text.parse::<ModuleRef>().unwrap_err();
             assert!(!error.reason.is_empty(), "{text}");
