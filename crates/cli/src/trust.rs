@@ -74,6 +74,47 @@ impl Revoked {
     }
 }
 
+/// What can be revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// An actor, in all of its releases (`sub`).
+    Actor(ActorKey),
+    /// One signature (`jti`).
+    Token(String),
+}
+
+impl Revocation {
+    /// Reads an actor's key or a token's id, as `graphlet inspect` shows them.
+    ///
+    /// # Errors
+    /// [`Usage`] for an empty or unprintable text, and for what looks like a key but is no
+    /// actor's: a mistyped key taken for a token would revoke nothing. The text is not repeated,
+    /// as it may be a seed.
+    pub fn parse(text: &str) -> Result<Self, Usage> {
+        match text.parse() {
+            Ok(actor) => Ok(Self::Actor(actor)),
+            Err(error) if looks_like_key(text) => {
+                Err(Usage::new(format!("this is no actor's key: {error}")).hint(
+                    "revoke takes an actor's key (M…) or a token's id, both in `graphlet inspect \
+                     MODULE`; an issuer (A…) loses its trust by `graphlet keys untrust`",
+                ))
+            }
+            Err(_) if text.is_empty() || text.len() > MAX_TOKEN_ID_BYTES => {
+                Err(Usage::new(format!("a token's id has 1 to {MAX_TOKEN_ID_BYTES} bytes")))
+            }
+            Err(_) if text.chars().any(|c| c.is_control() || c.is_whitespace()) => {
+                Err(Usage::new("a token's id has no spaces and no control characters"))
+            }
+            Err(_) => Ok(Self::Token(text.to_owned())),
+        }
+    }
+}
+
+/// A key has 56 characters of base32, a seed 58; one that was mistyped may have others.
+fn looks_like_key(text: &str) -> bool {
+    (48..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -143,6 +184,22 @@ impl TrustFile {
         let before = self.issuers.len();
         self.issuers.retain(|issuer| issuer.key != key);
         self.issuers.len() < before
+    }
+
+    /// Lets an actor or a token run no more; returns whether that is new.
+    pub fn revoke(&mut self, what: &Revocation) -> bool {
+        match what {
+            Revocation::Actor(subject) => self.revoked.subjects.insert(*subject),
+            Revocation::Token(id) => self.revoked.tokens.insert(id.clone()),
+        }
+    }
+
+    /// Takes a revocation back; returns whether it was there.
+    pub fn unrevoke(&mut self, what: &Revocation) -> bool {
+        match what {
+            Revocation::Actor(subject) => self.revoked.subjects.remove(subject),
+            Revocation::Token(id) => self.revoked.tokens.remove(id),
+        }
     }
 
     /// What people here call this issuer, when it is trusted.
@@ -275,6 +332,9 @@ pub fn ours(path: &Path, owner: u32) -> Result<()> {
         .into())
 }
 
+// Longer ids are in no token that `claims` reads.
+const MAX_TOKEN_ID_BYTES: usize = 256;
+
 const FILE_HEAD: &str = "\
 # Whose modules may run here. Written by `graphlet keys`, which keeps no comments but this one.
 # [revoked] subjects = [\"M…\"], tokens = [\"jti\"]; [minimum_revisions] \"M…\" = 3
@@ -323,6 +383,32 @@ mod tests {
         assert_eq!(policy.minimum_revisions[&actor()], 3);
         assert!(policy.allowed_capabilities.unwrap().contains("wascc:logging"));
         assert!(!policy.dangerously_allow_unsigned, "never by a file");
+    }
+
+    #[test]
+    fn an_actor_or_a_token_is_revoked_and_a_mistyped_key_is_neither() {
+        let key = actor().to_string();
+        assert_eq!(Revocation::parse(&key).unwrap(), Revocation::Actor(actor()));
+        let id = "7YQ2M3FZ5OJWX4TBNCDLKEHUAG";
+        assert_eq!(Revocation::parse(id).unwrap(), Revocation::Token(id.to_owned()));
+        let seed = claims::Seed::actor(zeroize::Zeroizing::new([8; 32])).to_text();
+        let lost = &key[1..];
+        let lower = key.to_lowercase();
+        for text in [ISSUER, lost, &lower, &seed, "", "a b", "a\nb", &"x".repeat(257)] {
+            let error = Revocation::parse(text).unwrap_err().to_string();
+            assert!(text.len() < 4 || !error.contains(text), "{error}");
+        }
+        let mut trust = TrustFile::default();
+        for what in [Revocation::Actor(actor()), Revocation::Token(id.to_owned())] {
+            assert!(trust.revoke(&what));
+            assert!(!trust.revoke(&what), "twice is once");
+        }
+        let policy = trust.policy(Timestamp(7));
+        assert!(policy.revoked_subjects.contains(&actor()));
+        assert!(policy.revoked_tokens.contains(id));
+        assert!(trust.unrevoke(&Revocation::Actor(actor())));
+        assert!(!trust.unrevoke(&Revocation::Actor(actor())));
+        assert_eq!(trust.revoked.tokens.len(), 1);
     }
 
     #[test]

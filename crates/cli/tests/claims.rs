@@ -93,6 +93,53 @@ fn the_command_that_a_refusal_names_helps() {
 }
 
 #[test]
+fn what_is_revoked_is_refused_until_that_is_taken_back() {
+    let user = user();
+    user.done("sign model.wasm -o signed.wasm");
+    user.done("sign model.wasm -o later.wasm --revision 2");
+    let claims = user.inspect("signed.wasm")["claims"].clone();
+    let (actor, token) = (claims["subject"].as_str().unwrap(), claims["id"].as_str().unwrap());
+    for (by_name, by_module, list, code, later) in [
+        (token, "--module signed.wasm", format!("revoked token  {token}"), "revoked_token", true),
+        (
+            actor,
+            "--module signed.wasm --actor",
+            format!("revoked actor  {actor}"),
+            "revoked_subject",
+            false,
+        ),
+    ] {
+        for (how, back) in [(by_name, by_module), (by_module, by_name)] {
+            user.done(&format!("keys revoke {how}"));
+            user.done(&format!("keys revoke {back}"));
+            user.refused("verify signed.wasm", 1, &[&format!("({code})"), "hint: graphlet keys"]);
+            assert_eq!(user.inspect("signed.wasm")["verdict"]["code"], code);
+            assert_eq!(user.run("verify later.wasm").code == 0, later, "{how}");
+            assert_eq!(user.done("keys list").matches(&list).count(), 1);
+            user.done(&format!("keys unrevoke {back}"));
+            user.done("verify signed.wasm");
+            assert!(!user.done("keys list").contains("revoked"));
+            user.refused(&format!("keys unrevoke {how}"), 2, &["was not revoked", "hint: "]);
+        }
+    }
+    assert_eq!(user.mode("config/trust.toml"), 0o600);
+
+    let trust = user.read("config/trust.toml");
+    let issuer = claims["issuer"].as_str().unwrap();
+    user.refused(&format!("keys revoke {issuer}"), 2, &["no actor's key", "keys untrust"]);
+    user.refused(&format!("keys revoke {}", &actor[..55]), 2, &["no actor's key"]);
+    let seeds = user.seeds();
+    for seed in &seeds {
+        let stderr = user.refused(&format!("keys revoke {seed}"), 2, &["no actor's key"]);
+        assert!(!stderr.contains(seed), "a seed was shown");
+    }
+    user.refused("keys revoke", 2, &[]);
+    user.refused("keys revoke --actor", 2, &[]);
+    user.refused("keys revoke --module model.wasm", 1, &["(unsigned)"]);
+    assert_eq!(user.read("config/trust.toml"), trust);
+}
+
+#[test]
 fn an_altered_module_is_refused_and_cannot_bring_trust() {
     let user = user();
     user.done("sign model.wasm -o signed.wasm");

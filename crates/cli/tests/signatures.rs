@@ -204,5 +204,15 @@ fn an_actor_whose_issuer_loses_trust_while_it_runs_stops_getting_traffic() {
     // With trust, traffic comes back.
     user.done(&format!("keys trust {}", built.issuer));
     until("traffic again", || (put(address, "/", &seven).status == 200).then_some(()));
+    // The same for what is revoked and for taking that back.
+    user.done("keys revoke --module digits.wasm");
+    let answer = until("a refusal", || {
+        let answer = put(address, "/", &seven);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!(answer.error(), (503, "actor_refused".into()));
+    server.event_where("a reason", |event| event.to_string().contains("was revoked"));
+    user.done("keys unrevoke --module digits.wasm");
+    until("traffic again", || (put(address, "/", &seven).status == 200).then_some(()));
     server.stop();
 }

@@ -13,7 +13,7 @@ use crate::{
     exit::Usage,
     files::{printable, read_module},
     keys,
-    trust::{self, Refused, TrustFile},
+    trust::{self, Refused, Revocation, TrustFile},
 };
 
 /// Make keys, and say whose modules may run here
@@ -25,6 +25,10 @@ pub enum Command {
     Trust(Trust),
     /// Let modules of this issuer run no more
     Untrust(Untrust),
+    /// Let an actor, or what one signature says, run no more, whoever signed it
+    Revoke(Revoke),
+    /// Take a revocation back
+    Unrevoke(Revoke),
     /// Show the keys of this machine, who is trusted and what was revoked
     List,
 }
@@ -62,12 +66,33 @@ pub struct Untrust {
     issuer: IssuerKey,
 }
 
+/// Arguments of `keys revoke` and `keys unrevoke`.
+#[derive(Debug, clap::Args)]
+pub struct Revoke {
+    /// An actor's public key (`M…`: all of its releases) or a token's id (`jti`: one signature),
+    /// as `graphlet inspect` shows them
+    #[arg(
+        value_name = "ACTOR|TOKEN",
+        required_unless_present = "module",
+        conflicts_with = "module"
+    )]
+    what: Option<String>,
+    /// The token of this module; its signature and hash must hold
+    #[arg(long, value_name = "MODULE")]
+    module: Option<PathBuf>,
+    /// With --module: the actor in all of its releases, not this token alone
+    #[arg(long, requires = "module")]
+    actor: bool,
+}
+
 /// Runs the command.
 pub fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::New(args) => new(args),
         Command::Trust(args) => trust_issuer(args),
         Command::Untrust(args) => untrust(args),
+        Command::Revoke(args) => revoke(args),
+        Command::Unrevoke(args) => unrevoke(args),
         Command::List => list(),
     }
 }
@@ -109,6 +134,50 @@ fn untrust(args: &Untrust) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     Err(Usage::new(format!("{} was not trusted", args.issuer)).hint("graphlet keys list").into())
+}
+
+fn revoke(args: &Revoke) -> Result<ExitCode> {
+    let what = args.target()?;
+    let added = trust::update(|trust| trust.revoke(&what))?;
+    let since = if added { "from now on" } else { "already" };
+    eprintln!("revoked {since}: {}", shown(&what));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unrevoke(args: &Revoke) -> Result<ExitCode> {
+    let what = args.target()?;
+    if trust::update(|trust| trust.unrevoke(&what))? {
+        eprintln!("revoked no more: {}", shown(&what));
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Usage::new(format!("{} was not revoked", shown(&what))).hint("graphlet keys list").into())
+}
+
+impl Revoke {
+    /// What is meant, by its name or by a module.
+    fn target(&self) -> Result<Revocation> {
+        match (&self.what, &self.module) {
+            (Some(what), _) => Ok(Revocation::parse(what)?),
+            (None, Some(path)) => {
+                let claims = authentic_claims(&read_module(path)?)
+                    .map_err(|source| Refused { path: path.clone(), source })?;
+                Ok(match self.actor {
+                    true => Revocation::Actor(claims.subject),
+                    false => Revocation::Token(claims.id),
+                })
+            }
+            (None, None) => {
+                Err(Usage::new("name an actor or a token, or a module with --module").into())
+            }
+        }
+    }
+}
+
+fn shown(what: &Revocation) -> String {
+    match what {
+        Revocation::Actor(subject) => format!("actor {subject}"),
+        Revocation::Token(id) => format!("token {}", printable(id)),
+    }
 }
 
 fn list() -> Result<ExitCode> {
