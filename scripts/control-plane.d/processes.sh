@@ -112,9 +112,10 @@ start_scheduler() {
 }
 
 start_kube-proxy() {
+    # It begins when the node is there whose name it is given; all nodes share its rules here.
     # The limits of connection tracking belong to the machine, not to this namespace: 0 leaves them.
     launch kube-proxy "$bin/kube-proxy" --kubeconfig="$pki/kube-proxy.kubeconfig" --proxy-mode=nftables \
-        --hostname-override=control-plane --bind-address=192.0.2.1 --healthz-bind-address=127.0.0.1:10256 --metrics-bind-address=127.0.0.1:10249 \
+        --hostname-override="${CONTROL_PLANE_NODE:-edge-1}" --bind-address=192.0.2.1 --healthz-bind-address=127.0.0.1:10256 --metrics-bind-address=127.0.0.1:10249 \
         --conntrack-max-per-core=0 --conntrack-min=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 }
 
