@@ -4,6 +4,7 @@
 //! [`pods`] drives each pod through its life, [`runtime`] starts and watches the processes that
 //! pods are, and [`server`] answers what the API server asks of a kubelet.
 
+pub mod backoff;
 pub mod identity;
 pub mod node;
 pub mod pods;
