@@ -10,14 +10,28 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod addresses;
+mod code;
 mod config;
+mod descriptor;
+mod limits;
+mod listen;
+mod log_writer;
+mod logs;
+mod netlink;
+mod process;
+mod run_dir;
+pub mod shim;
+mod start;
 mod supervisor;
+mod watch;
 
 pub use pod_settings::{ModuleKind, Trust};
 
 pub use self::{
     config::{Cidr, CidrError, RuntimeConfig, RuntimeError},
-    supervisor::{LogError, LogOptions, LogStream, Runtime},
+    logs::{LogError, LogOptions, LogStream},
+    supervisor::Runtime,
 };
 
 /// Names one run of one container: stable over restarts of the agent, new for every attempt.
