@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use guest_toolchain::GuestToolchain;
 use model_spec::{Draft, Mistake, ModelSpec, SimdLevel, parse_labels};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,9 +14,7 @@ use tensor::block::BlockBuilder;
 use tvm_graph_rt::load_param_dict;
 use wasm_encoder::{CustomSection, Encode as _, Section as _};
 
-use crate::{
-    BuildError, Event, GuestKind, GuestToolchain, Home, Progress, compiler, guest, link, object,
-};
+use crate::{BuildError, Event, GuestKind, Home, Progress, compiler, guest, link, object};
 
 /// Name of the custom section that tells people what a module holds.
 const CARD_SECTION: &str = "graphlet.model";
@@ -182,7 +181,7 @@ pub fn build(
         step(progress, "checking spec and ONNX file", |_| read_model(home, &options.spec))?;
     spec.compile.simd = options.simd.unwrap_or(spec.compile.simd);
 
-    let toolchain = GuestToolchain::find(options.kind)?;
+    let toolchain = options.kind.toolchain()?;
     let simd = spec.compile.simd;
     let library = step(progress, "guest library (built once)", |_| {
         guest::library(home, &toolchain, options.kind, simd)

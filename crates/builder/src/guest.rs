@@ -7,10 +7,11 @@ use std::{
     process::Stdio,
 };
 
+use guest_toolchain::GuestToolchain;
 use model_spec::SimdLevel;
 use sha2::{Digest as _, Sha256};
 
-use crate::{BuildError, Home, toolchain::GuestToolchain};
+use crate::{BuildError, Home};
 
 /// What a module is to its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,15 @@ impl GuestKind {
             GuestKind::Actor => "wasm32-unknown-unknown",
             GuestKind::Wasi => "wasm32-wasip1",
         }
+    }
+
+    /// The toolchain that compiles guests of this kind.
+    ///
+    /// # Errors
+    /// [`BuildError::NoGuestToolchain`] when there is none here.
+    pub fn toolchain(self) -> Result<GuestToolchain, BuildError> {
+        let target = self.target();
+        GuestToolchain::find(target).ok_or(BuildError::NoGuestToolchain { target })
     }
 
     /// The word used on the command line.
@@ -127,7 +137,7 @@ fn compile(
     for (from, to) in folders.chain([(root, "graphlet"), (target_dir, "target")]) {
         rustflags.push(format!("--remap-path-prefix={}={to}", from.display()));
     }
-    let mut command = toolchain.cargo_build(kind.target(), &rustflags);
+    let mut command = toolchain.cargo("build", kind.target(), &rustflags);
     command
         .current_dir(root)
         .args(["--locked", "--profile", "guest", "--package", kind.package(), "--lib"])

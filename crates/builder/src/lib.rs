@@ -14,11 +14,10 @@ mod home;
 mod link;
 mod object;
 mod progress;
-mod toolchain;
 
 pub use build::{BuildOptions, Built, Card, build, read_model};
 pub use error::BuildError;
 pub use guest::GuestKind;
+pub use guest_toolchain::GuestToolchain;
 pub use home::Home;
 pub use progress::{Event, Progress, Silent};
-pub use toolchain::GuestToolchain;

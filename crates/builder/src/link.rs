@@ -5,7 +5,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{BuildError, GuestKind, guest::last_lines, toolchain::GuestToolchain};
+use guest_toolchain::GuestToolchain;
+
+use crate::{BuildError, GuestKind, guest::last_lines};
 
 // What the decoders and the classifier need with room to spare; `--stack-first` puts it at the
 // bottom of memory, so that an overflow traps instead of writing over data.

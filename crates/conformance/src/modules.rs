@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs, time::Instant};
 
 use anyhow::{Context as _, Result};
-use builder::{BuildOptions, GuestKind, GuestToolchain, Home, Silent};
+use builder::{BuildOptions, GuestKind, Home, Silent};
 use model_spec::SimdLevel;
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ impl Module {
 /// # Errors
 /// When it does not build.
 pub fn module(home: &Home, model: &Model, simd: SimdLevel) -> Result<Module> {
-    let toolchain = GuestToolchain::find(GuestKind::Actor)?;
+    let toolchain = GuestKind::Actor.toolchain()?;
     // Its name holds a digest over everything that it is made of.
     let guest = builder::guest::library(home, &toolchain, GuestKind::Actor, simd)?;
     let key = Key::default()

@@ -2,10 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use guest_toolchain::GuestToolchain;
 use wasmtime::{Config, Engine, Func, Instance, Memory, Module, Store, Val};
 
 use crate::support::Call;
@@ -36,57 +35,26 @@ impl Variant {
     }
 }
 
-/// A Rust toolchain that can build for wasm32-unknown-unknown.
-struct Toolchain {
-    cargo: PathBuf,
-    rustc: PathBuf,
-    /// The target's standard library has to be built from its source.
-    build_std: bool,
-}
-
-/// Finds a toolchain: the one that `GRAPHLET_GUEST_CARGO` and `GRAPHLET_GUEST_RUSTC` name, else
-/// the one that runs this test if it has the target, else the system's with its source.
-fn toolchain() -> Option<Toolchain> {
-    let named = |cargo: &str, rustc: &str| {
-        Some((PathBuf::from(env::var_os(cargo)?), PathBuf::from(env::var_os(rustc)?)))
-    };
-    let candidates = [
-        named("GRAPHLET_GUEST_CARGO", "GRAPHLET_GUEST_RUSTC"),
-        Some((PathBuf::from(env!("CARGO")), PathBuf::from("rustc"))),
-        Some((PathBuf::from("/usr/bin/cargo"), PathBuf::from("/usr/bin/rustc"))),
-    ];
-    candidates.into_iter().flatten().find_map(|(cargo, rustc)| {
-        let output = Command::new(&rustc).args(["--print", "sysroot"]).output().ok()?;
-        let sysroot = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
-        let libraries = sysroot.join("lib/rustlib");
-        let build_std = !libraries.join("wasm32-unknown-unknown").exists();
-        let source = libraries.join("src/rust/library/std");
-        (!build_std || source.exists()).then_some(Toolchain { cargo, rustc, build_std })
-    })
-}
+const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Builds a guest and returns its file, or none when no toolchain can.
 pub fn build(variant: Variant) -> Option<PathBuf> {
-    let toolchain = toolchain()?;
+    let toolchain = GuestToolchain::find(TARGET)?;
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest").join(variant.name());
-    let mut command = Command::new(&toolchain.cargo);
-    command
-        .args(["rustc", "--quiet", "--package", "operators", "--lib", "--crate-type", "cdylib"])
-        .args(["--profile", "guest", "--target", "wasm32-unknown-unknown", "--target-dir"])
+    let flags = [
+        format!("-Ctarget-feature={}", variant.target_features()),
+        format!("-Clinker={}", toolchain.linker().display()),
+    ];
+    let status = toolchain
+        .cargo("rustc", TARGET, &flags)
+        .args(["--quiet", "--package", "operators", "--lib", "--crate-type", "cdylib"])
+        .args(["--profile", "guest", "--target-dir"])
         .arg(&target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("RUSTC", &toolchain.rustc)
-        .env(
-            "RUSTFLAGS",
-            format!("-C target-feature={} -C linker=rust-lld", variant.target_features()),
-        )
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    if toolchain.build_std {
-        command.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
-    }
-    let status = command.status().expect("cargo starts");
+        .status()
+        .expect("cargo starts");
     assert!(status.success(), "the {} guest does not build: {status}", variant.name());
-    Some(target.join("wasm32-unknown-unknown/guest/operators.wasm"))
+    Some(target.join(TARGET).join("guest/operators.wasm"))
 }
 
 /// A compiled guest.
