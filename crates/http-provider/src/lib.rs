@@ -24,3 +24,4 @@ mod strict;
 
 pub use limits::{LimitError, Limits};
 pub use provider::{Bound, DEFAULT_ADMIN_ADDRESS, HttpProvider};
+pub use strict::head_len;

@@ -138,6 +138,28 @@ pub(crate) fn check_head(head: &[u8], max_fields: usize) -> Result<Framing, Head
     }
 }
 
+/// The length of the request head that arrives in these pieces, its empty line included, when it
+/// is one that is let through; `None` when it has not ended yet. Fuzz targets call this: a
+/// connection does the same as its bytes arrive.
+///
+/// # Errors
+/// What is wrong with the head.
+pub fn head_len(
+    pieces: &[&[u8]],
+    limits: &crate::Limits,
+) -> Result<Option<usize>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut scanner = HeadScanner::default();
+    let mut held = Vec::new();
+    for piece in pieces {
+        held.extend_from_slice(piece);
+        if let Some(length) = scanner.advance(&held, limits.max_header_bytes)? {
+            check_head(&held[..length], limits.max_header_fields)?;
+            return Ok(Some(length));
+        }
+    }
+    Ok(None)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
     Http10,
