@@ -3,6 +3,7 @@
 mod adoption;
 mod capacity;
 mod certificates;
+mod churn;
 mod cpu;
 mod drain;
 mod examples;
@@ -128,6 +129,7 @@ pub fn all() -> Vec<Scenario> {
             "a drain moves pods to the other node without a failed request",
             drain::moves
         ),
+        scenario!(Alone, "pods come and go, and nothing of them stays", churn::come_and_go),
         scenario!(
             Alone,
             "an agent killed and started again adopts its pods as they are",
