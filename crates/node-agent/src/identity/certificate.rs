@@ -72,7 +72,8 @@ impl Leaf {
     /// # Errors
     /// [`CertificateError::Malformed`].
     pub fn parse(der: &[u8]) -> Result<Self, CertificateError> {
-        let malformed = |text: &dyn std::fmt::Display| CertificateError::Malformed(text.to_string());
+        let malformed =
+            |text: &dyn std::fmt::Display| CertificateError::Malformed(text.to_string());
         let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der)
             .map_err(|error| malformed(&error))?;
         let text = |name: &x509_parser::x509::AttributeTypeAndValue<'_>| {
@@ -91,7 +92,12 @@ impl Leaf {
         }
         let validity = certificate.validity();
         Ok(Leaf {
-            common_name: subject.iter_common_name().next().map(text).transpose()?.unwrap_or_default(),
+            common_name: subject
+                .iter_common_name()
+                .next()
+                .map(text)
+                .transpose()?
+                .unwrap_or_default(),
             organizations: subject.iter_organization().map(text).collect::<Result<_, _>>()?,
             dns_names,
             addresses,
@@ -172,7 +178,8 @@ impl Credential {
     pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Self, CertificateError> {
         let pem = |error: rustls::pki_types::pem::Error| CertificateError::Pem(error.to_string());
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(pem)?;
-        let key = KeyPair::try_from(&key).map_err(|error| CertificateError::Key(error.to_string()))?;
+        let key =
+            KeyPair::try_from(&key).map_err(|error| CertificateError::Key(error.to_string()))?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
             .collect::<Result<_, _>>()
             .map_err(pem)?;
@@ -334,7 +341,9 @@ mod tests {
     #[test]
     fn half_a_file_is_an_error_and_not_a_credential() {
         let credential = edge();
-        for text in ["", "-----BEGIN CERTIFICATE-----\n", credential.chain_pem(), credential.key_pem()] {
+        for text in
+            ["", "-----BEGIN CERTIFICATE-----\n", credential.chain_pem(), credential.key_pem()]
+        {
             assert!(Credential::from_pem(text, text).is_err(), "text: {text:?}");
         }
         assert!(Leaf::parse(b"no certificate").is_err());

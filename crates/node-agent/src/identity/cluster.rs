@@ -189,8 +189,10 @@ impl BootstrapSource {
     /// A client with its credentials.
     pub(super) async fn client(&self) -> Result<Client, ClusterError> {
         let config = self.config().await?;
-        api::client(config)
-            .map_err(|source| ClusterError::Client { what: self.to_string(), source: Box::new(source) })
+        api::client(config).map_err(|source| ClusterError::Client {
+            what: self.to_string(),
+            source: Box::new(source),
+        })
     }
 
     async fn config(&self) -> Result<Config, ClusterError> {
@@ -236,7 +238,8 @@ pub(super) async fn load(
     let chain = pem("client-certificate-data", "client-certificate");
     let key = pem("client-key-data", "client-key");
     // What cannot be read is as good as absent: a new one is asked for.
-    let credential = chain.zip(key).and_then(|(chain, key)| Credential::from_pem(&chain, &key).ok());
+    let credential =
+        chain.zip(key).and_then(|(chain, key)| Credential::from_pem(&chain, &key).ok());
     Ok(Some((Cluster { config }, credential)))
 }
 

@@ -164,7 +164,10 @@ pub enum RequestError {
 impl RequestError {
     /// Whether asking again with the same key is of no use.
     pub(super) fn needs_new_key(&self) -> bool {
-        matches!(self, RequestError::Denied { .. } | RequestError::Failed { .. } | RequestError::Gone { .. })
+        matches!(
+            self,
+            RequestError::Denied { .. } | RequestError::Failed { .. } | RequestError::Gone { .. }
+        )
     }
 }
 
@@ -225,14 +228,11 @@ fn outcome(name: &str, object: &CertificateSigningRequest) -> Option<Result<Stri
 }
 
 /// Runs one call with a time limit and sorts its errors.
-async fn in_time<T>(
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, RequestError> {
+async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, RequestError> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => {
-            let client_fault =
-                matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429);
+            let client_fault = matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429);
             Err(if client_fault {
                 RequestError::Refused(Box::new(error))
             } else {
@@ -318,7 +318,10 @@ mod tests {
         assert!(outcome("x", &CertificateSigningRequest::default()).is_none());
         assert!(outcome("x", &with(&[], "")).is_none());
         assert!(outcome("x", &with(&["Approved"], "")).is_none(), "approved, not signed yet");
-        assert_eq!(outcome("x", &with(&["Approved"], "PEM")).expect("done").expect("signed"), "PEM");
+        assert_eq!(
+            outcome("x", &with(&["Approved"], "PEM")).expect("done").expect("signed"),
+            "PEM"
+        );
         for kind in ["Denied", "Failed"] {
             let error = outcome("x", &with(&[kind], "")).expect("done").expect_err("refused");
             assert!(error.needs_new_key() && error.to_string().contains("because"), "{error}");

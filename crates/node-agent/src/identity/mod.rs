@@ -26,6 +26,8 @@ pub use csr::RequestError;
 pub use serving::ServingCertificate;
 pub use token::{TokenError, TokenOptions, bootstrap_kubeconfig};
 
+pub use files::write_private;
+
 pub(crate) use files::create_private_dir;
 
 use client::{ClientCertificate, PendingKey};
@@ -39,7 +41,9 @@ pub enum IdentityError {
     #[error("there is no certificate for this node, and nothing to ask for one with")]
     NoCredentials,
     /// The certificate ran out, and there is nothing to ask for another with.
-    #[error("the node's certificate has run out, and there is no bootstrap kubeconfig to ask for another with")]
+    #[error(
+        "the node's certificate has run out, and there is no bootstrap kubeconfig to ask for another with"
+    )]
     Expired,
     /// The signer signed something else.
     #[error("the certificate that was issued is for `{name}`")]
@@ -119,8 +123,9 @@ impl Membership {
     /// # Errors
     /// [`IdentityError`] when nothing names a cluster, or what does cannot be read.
     pub async fn find(options: IdentityOptions) -> Result<Self, IdentityError> {
-        create_private_dir(&options.pki_dir).map_err(|source| {
-            IdentityError::Folder { path: options.pki_dir.display().to_string(), source }
+        create_private_dir(&options.pki_dir).map_err(|source| IdentityError::Folder {
+            path: options.pki_dir.display().to_string(),
+            source,
         })?;
         let kept = cluster::load(&options.kubeconfig).await?;
         let named = match &options.bootstrap {
@@ -161,16 +166,17 @@ impl Membership {
     }
 
     /// Gets the node's certificate, for as long as that takes, and starts to keep it and the
-    /// serving certificate fresh. `addresses` are those under which the node serves.
+    /// serving certificate fresh. `addresses` are those under which the node serves; `notices`
+    /// gets what people should see as events of the node.
     ///
     /// # Errors
     /// [`IdentityError`] when there is nothing to ask with.
     pub async fn join(
         self,
         addresses: Vec<IpAddr>,
-    ) -> Result<(Identity, mpsc::UnboundedReceiver<Notice>), IdentityError> {
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> Result<Identity, IdentityError> {
         let Membership { options, cluster, kept } = self;
-        let (notices, received) = mpsc::unbounded_channel();
         let in_pki = |name: &str| options.pki_dir.join(name);
         let client = ClientCertificate {
             node_name: options.node_name.clone(),
@@ -197,7 +203,7 @@ impl Membership {
         let serving = ServingCertificate::new(&first.0)?;
         tokio::spawn(client.keep(credential, api.clone(), source));
         tokio::spawn(keeper.keep(first, api.clone(), Arc::clone(&serving)));
-        Ok((Identity { api, serving, cluster }, received))
+        Ok(Identity { api, serving, cluster })
     }
 }
 
@@ -212,7 +218,10 @@ fn newest(
     let from_file = from_kubeconfig.as_ref().and_then(|_| match Credential::load(file) {
         Ok(credential) => credential,
         Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "Kept client certificate cannot be used");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "Kept client certificate cannot be used"
+            );
             None
         }
     });

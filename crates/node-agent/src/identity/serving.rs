@@ -126,7 +126,10 @@ impl ServingKeeper {
                 retry.wait().await;
             }
             if let Err(error) = shown.replace(&credential) {
-                warn!(error = &error as &dyn std::error::Error, "Serving certificate cannot be used");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "Serving certificate cannot be used"
+                );
             }
         }
     }
@@ -140,7 +143,10 @@ impl ServingKeeper {
                 warn!("Serving certificate has run out; the node serves with one it signed itself");
             }
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "Serving certificate cannot be made");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "Serving certificate cannot be made"
+                );
             }
         }
     }
@@ -236,6 +242,10 @@ mod tests {
         let before = shown.current();
         shown.replace(&second).expect("usable");
         assert_ne!(before.cert, shown.current().cert);
-        assert_eq!(before.cert, first.certified_key().expect("usable").cert, "open ones keep theirs");
+        assert_eq!(
+            before.cert,
+            first.certified_key().expect("usable").cert,
+            "open ones keep theirs"
+        );
     }
 }

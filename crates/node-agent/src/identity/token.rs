@@ -68,11 +68,10 @@ pub async fn bootstrap_kubeconfig(
     options: &TokenOptions,
 ) -> Result<BootstrapKubeconfig, TokenError> {
     let (cluster, config) = Cluster::of_admin(options.kubeconfig.as_deref()).await?;
-    let client = api::client(config)
-        .map_err(|source| ClusterError::Client {
-            what: "the admin's kubeconfig".into(),
-            source: Box::new(source),
-        })?;
+    let client = api::client(config).map_err(|source| ClusterError::Client {
+        what: "the admin's kubeconfig".into(),
+        source: Box::new(source),
+    })?;
     let (id, secret) = (random_text(6)?, random_text(16)?);
     let expires = Utc::now() + options.lifetime;
     let secret_name = format!("bootstrap-token-{id}");
@@ -93,13 +92,7 @@ pub async fn bootstrap_kubeconfig(
     })
 }
 
-fn token_secret(
-    name: &str,
-    id: &str,
-    secret: &str,
-    group: &str,
-    expires: DateTime<Utc>,
-) -> Secret {
+fn token_secret(name: &str, id: &str, secret: &str, group: &str, expires: DateTime<Utc>) -> Secret {
     let data = [
         ("token-id", id),
         ("token-secret", secret),

@@ -78,7 +78,16 @@ mod tests {
 
     #[test]
     fn loopback_and_its_like_are_never_told() {
-        for text in ["127.0.0.1", "127.9.9.9", "0.0.0.0", "169.254.1.1", "224.0.0.1", "::1", "::", "fe80::1"] {
+        for text in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "169.254.1.1",
+            "224.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+        ] {
             assert!(!usable(text.parse().expect("an address")), "{text}");
         }
         for text in ["10.0.0.1", "192.168.1.2", "fd00::1"] {

@@ -39,7 +39,11 @@ pub async fn post_all(api: Api, mut notices: mpsc::UnboundedReceiver<Notice>) {
                 Ok(Err(kube::Error::Api(status)))
                     if matches!(status.code, 400 | 403 | 404 | 409 | 422) =>
                 {
-                    debug!(reason = notice.reason, code = status.code, "Event of the node is not taken");
+                    debug!(
+                        reason = notice.reason,
+                        code = status.code,
+                        "Event of the node is not taken"
+                    );
                     break;
                 }
                 Ok(Err(error)) => {

@@ -50,7 +50,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 #[non_exhaustive]
 pub enum NodeError {
     /// Another kind of node has the name.
-    #[error("there is a node `{name}` already, and it is not one of graphlet's: give this one another name with --node-name")]
+    #[error(
+        "there is a node `{name}` already, and it is not one of graphlet's: give this one another name with --node-name"
+    )]
     Foreign {
         /// The name.
         name: String,
@@ -83,7 +85,7 @@ pub struct NodeKeeper {
 pub struct NodeView {
     /// The object as the API server last told it; `None` before, and while it is deleted.
     pub object: channel::Receiver<Option<Arc<Node>>>,
-    /// What is short on the machine.
+    /// What is short on the machine by the last look; the node's conditions remember longer.
     pub shortage: channel::Receiver<Shortage>,
     /// The last look at the machine.
     pub readings: channel::Receiver<Readings>,
@@ -142,11 +144,13 @@ impl NodeKeeper {
                 Ok(now) => {
                     readings.send_replace(now);
                 }
-                Err(error) => warn!(error = &error as &dyn std::error::Error, "The machine cannot be read"),
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "The machine cannot be read")
+                }
             }
             let now = readings.borrow().clone();
-            let shortage = pressure.observe(&now);
-            shortages.send_if_modified(|held| std::mem::replace(held, shortage) != shortage);
+            let (measured, shortage) = pressure.observe(&now);
+            shortages.send_if_modified(|held| std::mem::replace(held, measured) != measured);
             let wanted = readiness.borrow_and_update().clone();
             match self.report(&seen, &now, &wanted, shortage, &mut reported).await {
                 Ok(()) => {
@@ -199,7 +203,9 @@ impl NodeKeeper {
                     error = &error as &dyn std::error::Error,
                     "The node cannot be registered yet"
                 ),
-                Err(_) => warn!("The node cannot be registered yet: the API server does not answer"),
+                Err(_) => {
+                    warn!("The node cannot be registered yet: the API server does not answer")
+                }
             }
             retry.wait().await;
         }

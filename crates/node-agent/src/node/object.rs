@@ -201,7 +201,9 @@ fn conditions(
         Readiness::Ready => condition(READY, "True", "KubeletReady", "the agent runs pods"),
         Readiness::NotReady(why) => condition(READY, "False", "KubeletNotReady", why),
         Readiness::Starting => match previous(READY).filter(|ready| ready.status != "Unknown") {
-            Some(ready) => NodeCondition { last_heartbeat_time: Some(now.clone()), ..ready.clone() },
+            Some(ready) => {
+                NodeCondition { last_heartbeat_time: Some(now.clone()), ..ready.clone() }
+            }
             None => condition(READY, "False", "KubeletNotReady", "the agent begins"),
         },
     };
@@ -231,10 +233,15 @@ fn conditions(
 /// Whether the API server holds this status already, apart from the times of the heartbeats.
 pub fn says_the_same(held: &NodeStatus, wanted: &NodeStatus) -> bool {
     let conditions = |status: &NodeStatus| {
-        status.conditions.iter().flatten().map(|condition| {
-            let NodeCondition { type_, status, reason, message, .. } = condition.clone();
-            (type_, (status, reason, message))
-        }).collect::<BTreeMap<_, _>>()
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .map(|condition| {
+                let NodeCondition { type_, status, reason, message, .. } = condition.clone();
+                (type_, (status, reason, message))
+            })
+            .collect::<BTreeMap<_, _>>()
     };
     let held_conditions = conditions(held);
     // Others may add conditions of their own.
@@ -384,7 +391,8 @@ mod tests {
         other.addresses.as_mut().expect("addresses")[0].address = "10.1.2.4".into();
         assert!(!says_the_same(&held, &other));
         let mut more = held;
-        let network = NodeCondition { type_: "NetworkUnavailable".into(), ..NodeCondition::default() };
+        let network =
+            NodeCondition { type_: "NetworkUnavailable".into(), ..NodeCondition::default() };
         more.conditions.as_mut().expect("conditions").push(network);
         assert!(says_the_same(&more, &wanted), "others' conditions are theirs");
     }

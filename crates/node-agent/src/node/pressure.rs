@@ -12,7 +12,7 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// When there is too little left; the kubelet's own defaults where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields)]
 pub struct Thresholds {
     /// Memory, bytes.
     pub memory_bytes: u64,
@@ -28,7 +28,12 @@ impl Default for Thresholds {
     fn default() -> Self {
         // memory.available<100Mi, nodefs.available<10%, nodefs.inodesFree<5%; the kubelet sets
         // none for threads.
-        Thresholds { memory_bytes: 100 << 20, disk_percent: 10, inodes_percent: 5, threads_percent: 5 }
+        Thresholds {
+            memory_bytes: 100 << 20,
+            disk_percent: 10,
+            inodes_percent: 5,
+            threads_percent: 5,
+        }
     }
 }
 
@@ -74,8 +79,8 @@ impl Pressure {
         Pressure { thresholds, seen: [None; 3] }
     }
 
-    /// What counts as short after these readings.
-    pub fn observe(&mut self, readings: &Readings) -> Shortage {
+    /// What is short by these readings, and what counts as short after them.
+    pub fn observe(&mut self, readings: &Readings) -> (Shortage, Shortage) {
         let now = Instant::now();
         let shortage = self.thresholds.shortage(readings);
         let mut held = [shortage.memory, shortage.disk, shortage.threads];
@@ -86,7 +91,7 @@ impl Pressure {
             *short = seen.is_some_and(|seen| now.duration_since(seen) < REMEMBERED);
         }
         let [memory, disk, threads] = held;
-        Shortage { memory, disk, threads }
+        (shortage, Shortage { memory, disk, threads })
     }
 }
 
@@ -132,10 +137,12 @@ mod tests {
         let mut pressure = Pressure::new(Thresholds::default());
         let mut low = plenty();
         low.memory_available_bytes = 0;
-        assert!(pressure.observe(&low).memory);
+        let (measured, held) = pressure.observe(&low);
+        assert!(measured.memory && held.memory);
         tokio::time::advance(Duration::from_secs(59)).await;
-        assert!(pressure.observe(&plenty()).memory);
+        let (measured, held) = pressure.observe(&plenty());
+        assert!(!measured.memory && held.memory);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(pressure.observe(&plenty()), Shortage::default());
+        assert_eq!(pressure.observe(&plenty()), (Shortage::default(), Shortage::default()));
     }
 }

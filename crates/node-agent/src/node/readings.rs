@@ -93,7 +93,9 @@ impl Machine {
         let (memory_bytes, memory_available_bytes) = groups
             .iter()
             .filter_map(|group| group_memory(group))
-            .fold(memory, |(total, available), (limit, left)| (total.min(limit), available.min(left)));
+            .fold(memory, |(total, available), (limit, left)| {
+                (total.min(limit), available.min(left))
+            });
         let cores = self.cores()?;
         let cpu_millis = groups
             .iter()
@@ -164,11 +166,13 @@ impl Machine {
         let cores = text
             .lines()
             .filter(|line| {
-                line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                line.strip_prefix("cpu")
+                    .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
             })
             .count();
         // Fewer when the agent is bound to some of them.
-        let bound = rustix::thread::sched_getaffinity(None).map_or(cores, |set| set.count() as usize);
+        let bound =
+            rustix::thread::sched_getaffinity(None).map_or(cores, |set| set.count() as usize);
         match cores.min(bound) {
             0 => Err(ReadingError::Form { path, what: "cpu0" }),
             cores => Ok(cores as u64),
@@ -270,7 +274,11 @@ mod tests {
     fn the_narrowest_cgroup_around_the_agent_is_what_the_node_has() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let machine = machine(folder.path());
-        write(folder.path(), "proc/self/cgroup", "1:cpu:/x\n0::/system.slice/graphlet.service/agent\n");
+        write(
+            folder.path(),
+            "proc/self/cgroup",
+            "1:cpu:/x\n0::/system.slice/graphlet.service/agent\n",
+        );
         let outer = "cgroup/system.slice/graphlet.service";
         write(folder.path(), &format!("{outer}/memory.max"), "1073741824\n");
         write(folder.path(), &format!("{outer}/memory.current"), "536870912\n");

@@ -46,7 +46,10 @@ async fn follow(api: &Api, sender: &mpsc::UnboundedSender<Option<Node>>) {
             Ok(watcher::Event::InitDone) if listed => continue,
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => None,
             Err(error) => {
-                debug!(error = &error as &dyn std::error::Error, "Watch of the node is interrupted");
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    "Watch of the node is interrupted"
+                );
                 continue;
             }
         };

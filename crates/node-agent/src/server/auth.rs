@@ -97,7 +97,12 @@ impl Reviewer for Api {
         }))
     }
 
-    async fn allowed(&self, user: &User, verb: &str, subresource: &str) -> Result<bool, ReviewError> {
+    async fn allowed(
+        &self,
+        user: &User,
+        verb: &str,
+        subresource: &str,
+    ) -> Result<bool, ReviewError> {
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
                 user: Some(user.name.clone()),
@@ -182,7 +187,9 @@ impl<R: Reviewer> Gate<R> {
         headers: &HeaderMap,
     ) -> Result<User, Refusal> {
         let unauthorized = || Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized");
-        if let Some(user) = certificate.and_then(|leaf| User::of_certificate(leaf, SystemTime::now())) {
+        if let Some(user) =
+            certificate.and_then(|leaf| User::of_certificate(leaf, SystemTime::now()))
+        {
             return Ok(user);
         }
         let token = headers
@@ -215,8 +222,11 @@ impl<R: Reviewer> Gate<R> {
             let allowed = match self.rights.get(&key) {
                 Some(known) => known,
                 None => {
-                    let allowed =
-                        self.reviewer.allowed(user, verb, subresource).await.map_err(unavailable)?;
+                    let allowed = self
+                        .reviewer
+                        .allowed(user, verb, subresource)
+                        .await
+                        .map_err(unavailable)?;
                     let lifetime = if allowed { REMEMBER_YES } else { REMEMBER_NO };
                     self.rights.put(key, allowed, lifetime);
                     allowed
@@ -230,14 +240,20 @@ impl<R: Reviewer> Gate<R> {
         debug!(user = user.name, verb, subresource = wanted, "Request forbidden");
         Err(Refusal::new(
             StatusCode::FORBIDDEN,
-            format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource={wanted})", user.name),
+            format!(
+                "Forbidden (user={}, verb={verb}, resource=nodes, subresource={wanted})",
+                user.name
+            ),
         ))
     }
 }
 
 fn unavailable(error: ReviewError) -> Refusal {
     warn!(error = &error as &dyn std::error::Error, "A request cannot be reviewed");
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the API server cannot be asked who you are and what you may do")
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the API server cannot be asked who you are and what you may do",
+    )
 }
 
 #[cfg(test)]
@@ -262,7 +278,12 @@ pub(super) mod tests {
             Ok((token == "good").then(|| User { name: "scraper".into(), ..User::default() }))
         }
 
-        async fn allowed(&self, user: &User, verb: &str, subresource: &str) -> Result<bool, ReviewError> {
+        async fn allowed(
+            &self,
+            user: &User,
+            verb: &str,
+            subresource: &str,
+        ) -> Result<bool, ReviewError> {
             self.calls.fetch_add(1, Ordering::SeqCst);
             if self.away {
                 return Err(ReviewError::NoAnswer);
@@ -278,7 +299,8 @@ pub(super) mod tests {
     }
 
     fn leaf(name: &str, not_after: SystemTime) -> Leaf {
-        let credential = crate::identity::Credential::self_signed(name, &[]).expect("a certificate");
+        let credential =
+            crate::identity::Credential::self_signed(name, &[]).expect("a certificate");
         let mut leaf = credential.leaf().clone();
         leaf.not_after = not_after;
         leaf.organizations = vec!["admins".into()];
@@ -301,7 +323,8 @@ pub(super) mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_or_with_a_wrong_token_it_is_401() {
         let gate = Gate::new(FakeReviewer::default());
-        let basic = HeaderMap::from_iter([(AUTHORIZATION, "Basic eDp5".parse().expect("a header"))]);
+        let basic =
+            HeaderMap::from_iter([(AUTHORIZATION, "Basic eDp5".parse().expect("a header"))]);
         let long = "x".repeat(TOKEN_BYTES + 1);
         for headers in [HeaderMap::new(), basic, bearer("bad"), bearer(""), bearer(&long)] {
             let refusal = gate.authenticate(None, &headers).await.expect_err("refused");
@@ -314,7 +337,9 @@ pub(super) mod tests {
         let gate = Gate::new(FakeReviewer::default());
         let user = User { name: "scraper".into(), ..User::default() };
         gate.authorize(&user, "get", &["metrics"]).await.expect("allowed");
-        for (verb, subresources) in [("get", &["proxy"][..]), ("create", &["metrics"]), ("get", &["pods", "proxy"])] {
+        for (verb, subresources) in
+            [("get", &["proxy"][..]), ("create", &["metrics"]), ("get", &["pods", "proxy"])]
+        {
             let refusal = gate.authorize(&user, verb, subresources).await.expect_err("forbidden");
             assert_eq!(refusal.status, StatusCode::FORBIDDEN);
         }
@@ -332,7 +357,10 @@ pub(super) mod tests {
         let old = leaf("apiserver", SystemTime::UNIX_EPOCH);
         let refusal = gate.authenticate(Some(&old), &HeaderMap::new()).await.expect_err("run out");
         assert_eq!(refusal.status, StatusCode::UNAUTHORIZED);
-        assert!(gate.authenticate(Some(&old), &bearer("good")).await.is_ok(), "a token still counts");
+        assert!(
+            gate.authenticate(Some(&old), &bearer("good")).await.is_ok(),
+            "a token still counts"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -340,7 +368,8 @@ pub(super) mod tests {
         let gate = Gate::new(FakeReviewer { away: true, ..FakeReviewer::default() });
         let refusal = gate.authenticate(None, &bearer("good")).await.expect_err("refused");
         assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
-        let refusal = gate.authorize(&User::default(), "get", &["metrics"]).await.expect_err("refused");
+        let refusal =
+            gate.authorize(&User::default(), "get", &["metrics"]).await.expect_err("refused");
         assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
     }
 

@@ -28,11 +28,7 @@ pub(super) fn find<'a>(
     }
 }
 
-fn named<'a>(
-    pods: &'a [Arc<Pod>],
-    namespace: &str,
-    name: &str,
-) -> impl Iterator<Item = &'a Pod> {
+fn named<'a>(pods: &'a [Arc<Pod>], namespace: &str, name: &str) -> impl Iterator<Item = &'a Pod> {
     pods.iter().map(AsRef::as_ref).filter(move |pod: &&Pod| {
         pod.metadata.namespace.as_deref() == Some(namespace)
             && pod.metadata.name.as_deref() == Some(name)
@@ -87,12 +83,11 @@ fn state(pod: &Pod, container: &str) -> String {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
     let status: Option<&ContainerStatus> =
         statuses.unwrap_or_default().iter().find(|status| status.name == container);
-    let waiting = status.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    let waiting =
+        status.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
     match waiting {
         Some("ErrImagePull") => "is waiting to start: image can't be pulled".into(),
-        Some("ImagePullBackOff") => {
-            "is waiting to start: trying and failing to pull image".into()
-        }
+        Some("ImagePullBackOff") => "is waiting to start: trying and failing to pull image".into(),
         Some(reason) => format!("is waiting to start: {reason}"),
         None if status.is_some() => "has written no log".into(),
         None => "is not available".into(),

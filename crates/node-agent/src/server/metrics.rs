@@ -55,7 +55,8 @@ pub(super) fn page(
     text.sample(&[("state", "exited")], count(|state| matches!(state, ContainerState::Exited(_))));
 
     text.family("graphlet_node_requests_total", "counter", "Requests at the kubelet's port");
-    for ((route, status), count) in counters.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    for ((route, status), count) in counters.0.lock().unwrap_or_else(PoisonError::into_inner).iter()
+    {
         text.sample(&[("route", route), ("status", &status.to_string())], *count as f64);
     }
 
@@ -68,7 +69,11 @@ pub(super) fn page(
         text.sample(&[], threads);
     }
     if let Some(bytes) = own_memory() {
-        text.family("process_resident_memory_bytes", "gauge", "Resident memory of the agent itself");
+        text.family(
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory of the agent itself",
+        );
         text.sample(&[], bytes);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {

@@ -91,7 +91,9 @@ pub enum ServerError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The address.
-    #[error("cannot listen on {address}: another kubelet may have the port, then choose one with --kubelet-port")]
+    #[error(
+        "cannot listen on {address}: another kubelet may have the port, then choose one with --kubelet-port"
+    )]
     Bind {
         /// Which.
         address: SocketAddr,
@@ -177,7 +179,8 @@ impl Server {
             let watcher = graceful.watcher();
             tokio::spawn(async move {
                 let _place = place;
-                let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await
+                {
                     Ok(Ok(stream)) => stream,
                     Ok(Err(error)) => {
                         debug!(error = &error as &dyn std::error::Error, "TLS handshake failed");
@@ -204,7 +207,8 @@ impl Server {
                     .header_read_timeout(HEADER_TIMEOUT)
                     .max_headers(100);
                 builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
-                let connection = builder.serve_connection(TokioIo::new(stream), answer).into_owned();
+                let connection =
+                    builder.serve_connection(TokioIo::new(stream), answer).into_owned();
                 if let Err(error) = watcher.watch(connection).await {
                     debug!(error = &*error, "Connection ended early");
                 }
@@ -250,7 +254,11 @@ impl<B: Backend, R: Reviewer> Service<B, R> {
         stats::by_pod(&pods, self.backend.containers(), |id| self.backend.usage(id))
     }
 
-    async fn answer(&self, certificate: Option<&Leaf>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(
+        &self,
+        certificate: Option<&Leaf>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let (head, _) = request.into_parts();
         let mut name = "refused";
         let answer = self.respond(certificate, &head, &mut name).await;
@@ -303,19 +311,24 @@ impl<B: Backend, R: Reviewer> Service<B, R> {
             }
             Route::Session { what } => Err(Refusal::new(
                 StatusCode::NOT_IMPLEMENTED,
-                format!("{what} is not possible: a WebAssembly module has no shell and no second process; kubectl logs shows what it says"),
+                format!(
+                    "{what} is not possible: a WebAssembly module has no shell and no second process; kubectl logs shows what it says"
+                ),
             )),
             Route::PortForward { namespace, pod } => {
                 let port = logs::first_port(&self.backend.pods(), &namespace, &pod);
                 Err(Refusal::new(
                     StatusCode::NOT_IMPLEMENTED,
-                    format!("port-forward is not possible on this node; the API server's proxy is: kubectl get --raw /api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/"),
+                    format!(
+                        "port-forward is not possible on this node; the API server's proxy is: kubectl get --raw /api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/"
+                    ),
                 ))
             }
             Route::Pods => {
                 let pods: Vec<_> = self.backend.pods();
                 let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
-                let list = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods });
+                let list =
+                    json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods });
                 Ok(typed("application/json", full(list.to_string())))
             }
             Route::Summary => {

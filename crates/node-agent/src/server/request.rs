@@ -28,10 +28,19 @@ impl Refusal {
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
-    ContainerLogs { namespace: String, pod: String, container: String },
+    ContainerLogs {
+        namespace: String,
+        pod: String,
+        container: String,
+    },
     /// `exec`, `attach` or `run`.
-    Session { what: &'static str },
-    PortForward { namespace: String, pod: String },
+    Session {
+        what: &'static str,
+    },
+    PortForward {
+        namespace: String,
+        pod: String,
+    },
     Pods,
     Summary,
     ResourceMetrics,
@@ -105,7 +114,11 @@ pub(super) fn route(segments: &[String]) -> Result<Route, Refusal> {
             && text.chars().all(good)
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && !text.contains("..");
-        if well { Ok(text.to_owned()) } else { Err(Refusal::bad("no name of a namespace, pod or container")) }
+        if well {
+            Ok(text.to_owned())
+        } else {
+            Err(Refusal::bad("no name of a namespace, pod or container"))
+        }
     };
     Ok(match parts.as_slice() {
         ["containerLogs", namespace, pod, container] => Route::ContainerLogs {
@@ -168,7 +181,8 @@ pub(super) fn log_options(query: &str, now: SystemTime) -> Result<LogOptions, Re
     let mut since_time = None;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = decode(&value.replace('+', " ")).ok_or_else(|| Refusal::bad("malformed query"))?;
+        let value =
+            decode(&value.replace('+', " ")).ok_or_else(|| Refusal::bad("malformed query"))?;
         match name {
             "follow" => options.follow = flag(name, &value)?,
             "previous" => options.previous = flag(name, &value)?,
@@ -179,7 +193,9 @@ pub(super) fn log_options(query: &str, now: SystemTime) -> Result<LogOptions, Re
             "sinceSeconds" => since_seconds = Some(number(name, &value, 1)?),
             "sinceTime" => since_time = Some(time(&value)?),
             "stream" if value != "All" => {
-                return Err(Refusal::bad("only stream=All is known here: a module's two streams are kept in one log"));
+                return Err(Refusal::bad(
+                    "only stream=All is known here: a module's two streams are kept in one log",
+                ));
             }
             _ => {}
         }
@@ -246,7 +262,9 @@ mod tests {
     use super::*;
 
     fn read(path: &str) -> Result<Route, u16> {
-        segments(path).and_then(|segments| route(&segments)).map_err(|refusal| refusal.status.as_u16())
+        segments(path)
+            .and_then(|segments| route(&segments))
+            .map_err(|refusal| refusal.status.as_u16())
     }
 
     #[test]
@@ -338,8 +356,14 @@ mod tests {
         assert!(options.follow && options.previous && options.timestamps);
         assert_eq!((options.tail_lines, options.limit_bytes), (Some(5), Some(10)));
         assert_eq!(options.since, Some(now - Duration::from_secs(60)));
-        for query in ["sinceTime=1970-01-01T01:00:00%2B01:00", "sinceTime=1970-01-01T01:00:00+01:00"] {
-            assert_eq!(log_options(query, now).expect("options").since, Some(UNIX_EPOCH), "{query}");
+        for query in
+            ["sinceTime=1970-01-01T01:00:00%2B01:00", "sinceTime=1970-01-01T01:00:00+01:00"]
+        {
+            assert_eq!(
+                log_options(query, now).expect("options").since,
+                Some(UNIX_EPOCH),
+                "{query}"
+            );
         }
         let none = log_options("tail=all&stream=All&follow=false", now).expect("options");
         assert!(!none.follow && none.tail_lines.is_none() && none.since.is_none());
@@ -362,7 +386,8 @@ mod tests {
             let refusal = log_options(query, UNIX_EPOCH).expect_err(query);
             assert_eq!(refusal.status.as_u16(), status, "query: {query}");
         }
-        let long_ago = log_options("sinceSeconds=9223372036854775807", UNIX_EPOCH).expect("options");
+        let long_ago =
+            log_options("sinceSeconds=9223372036854775807", UNIX_EPOCH).expect("options");
         assert!(long_ago.since.is_none_or(|since| since < UNIX_EPOCH));
     }
 }

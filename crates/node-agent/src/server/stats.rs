@@ -202,7 +202,11 @@ pub(super) fn summary(
 pub(super) fn resource_metrics(node: &Readings, pods: &[PodUsage], now: SystemTime) -> String {
     let at = Some(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis());
     let mut text = Text::default();
-    text.family("node_cpu_usage_seconds_total", "counter", "Processor time used by the node, core-seconds");
+    text.family(
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "Processor time used by the node, core-seconds",
+    );
     text.sample_at(&[], node.cpu_used.as_secs_f64(), at);
     text.family("node_memory_working_set_bytes", "gauge", "Working set of the node");
     text.sample_at(&[], node.working_set_bytes() as f64, at);
@@ -218,9 +222,17 @@ pub(super) fn resource_metrics(node: &Readings, pods: &[PodUsage], now: SystemTi
             }
         }
     };
-    text.family("container_start_time_seconds", "gauge", "Start of the container, seconds since 1970");
+    text.family(
+        "container_start_time_seconds",
+        "gauge",
+        "Start of the container, seconds since 1970",
+    );
     of_container(&mut text, |one| seconds(one.started), None);
-    text.family("container_cpu_usage_seconds_total", "counter", "Processor time used by the container, core-seconds");
+    text.family(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Processor time used by the container, core-seconds",
+    );
     of_container(&mut text, |one| one.usage.cpu.as_secs_f64(), at);
     text.family("container_memory_working_set_bytes", "gauge", "Working set of the container");
     of_container(&mut text, |one| one.usage.working_set_bytes as f64, at);
@@ -230,7 +242,11 @@ pub(super) fn resource_metrics(node: &Readings, pods: &[PodUsage], now: SystemTi
             text.sample_at(&labels, value(&total(pod)), at);
         }
     };
-    text.family("pod_cpu_usage_seconds_total", "counter", "Processor time used by the pod, core-seconds");
+    text.family(
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "Processor time used by the pod, core-seconds",
+    );
     of_pod(&mut text, |usage| usage.cpu.as_secs_f64());
     text.family("pod_memory_working_set_bytes", "gauge", "Working set of the pod");
     of_pod(&mut text, |usage| usage.working_set_bytes as f64);
@@ -270,7 +286,7 @@ pub(super) mod tests {
         let spec: ContainerSpec = serde_json::from_value(json!({
             "pod": { "namespace": "default", "name": pod, "uid": format!("uid-{pod}") },
             "container": "actor", "attempt": 0, "module": "/m.wasm", "digest": "sha256:0",
-            "kind": "Actor", "env": {}, "args": [], "mounts": [], "listen": [],
+            "kind": crate::runtime::ModuleKind::Actor, "env": {}, "args": [], "mounts": [], "listen": [],
             "instances": null, "memory_bytes": 100, "cpu_millis": null,
         }))
         .expect("a spec");

@@ -215,7 +215,10 @@ async fn the_cluster_s_certificate_reads_logs_pods_and_usage() {
         ask(running.address, Some(&pki.admin), &get(path, ""), None).await.expect("an answer")
     };
     let logs = ask("/containerLogs/default/digits/actor?tailLines=5").await;
-    assert!(logs.starts_with("HTTP/1.1 200") && logs.contains("uid-digits actor Some(5)"), "{logs}");
+    assert!(
+        logs.starts_with("HTTP/1.1 200") && logs.contains("uid-digits actor Some(5)"),
+        "{logs}"
+    );
     let pods = ask("/pods").await;
     assert!(pods.contains(r#""kind":"PodList""#) && pods.contains("uid-digits"), "{pods}");
     assert!(ask("/stats/summary").await.contains(r#""nodeName":"edge""#));
@@ -285,7 +288,8 @@ async fn a_followed_log_comes_at_once_and_is_cut_when_the_agent_ends() {
 async fn a_wrong_method_is_405() {
     let pki = pki();
     let running = start(&pki).await;
-    let request = "POST /pods HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let request =
+        "POST /pods HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     let answer = ask(running.address, Some(&pki.admin), request, None).await.expect("an answer");
     assert_eq!(status(&answer), "405");
 }
