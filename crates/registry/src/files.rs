@@ -195,11 +195,11 @@ impl Files {
                 anonymous: login.is_none(),
                 logins: BTreeSet::new(),
             };
-            if let Some(before) = self.record(name) {
-                if before.manifest_digest == manifest_digest {
-                    record.anonymous |= before.anonymous;
-                    record.logins = before.logins;
-                }
+            if let Some(before) = self.record(name)
+                && before.manifest_digest == manifest_digest
+            {
+                record.anonymous |= before.anonymous;
+                record.logins = before.logins;
             }
             if let Some(login) = login {
                 if record.logins.len() >= MOST_LOGINS {

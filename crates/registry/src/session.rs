@@ -143,6 +143,14 @@ impl Session {
         let response = self.send("", "*/*", None).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             self.authorise(response).await?;
+            // A realm has checked the login by now; a password nobody has seen yet.
+            if let Some(Authorization::Basic) = self.authorization {
+                let response = self.send("", "*/*", None).await?;
+                if !response.status().is_success() {
+                    let error = transport::failure(&self.endpoint.host, response).await;
+                    return Err(self.complete(error, "registry"));
+                }
+            }
         } else if !response.status().is_success() {
             return Err(transport::failure(&self.endpoint.host, response).await);
         } else if transport::is_html(&response) {

@@ -292,10 +292,10 @@ impl Roots {
             roots.look_at(error);
             // What an I/O error wraps is not its source but stands inside.
             let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            if let Some(wrapped) = wrapped {
-                roots.look_at(wrapped);
-            }
-            next = error.source();
+            next = match wrapped {
+                Some(wrapped) => Some(wrapped),
+                None => error.source(),
+            };
         }
         roots.text = shortened(&roots.text);
         roots
