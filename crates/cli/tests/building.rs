@@ -111,6 +111,26 @@ fn every_mistake_in_a_model_toml_is_reported_with_its_line() {
         user.refuses(user.building(line), 2, &words);
     }
     assert_eq!(user.files(), ["digits.onnx", "labels.txt", "model.toml"]);
+    // What the ONNX file and the labels contradict comes in the same round, in the file's order.
+    edit(&user, "model.toml", &[("shape = [1, 1, 32, 32]", "shape = [1, 1, 28, 28]")]);
+    edit(&user, "model.toml", &[("nme = \"logits\"", "name = \"logits\"")]);
+    user.write("labels.txt", "zero\none\n");
+    let together = [
+        "4 mistakes",
+        "`input.shape`: the graph's input is [1, 1, 32, 32]",
+        "`stretch`",
+        "the file has 2 labels, output `logits` has 10 classes",
+        "top_k",
+    ];
+    for line in [BUILD, "check model.toml"] {
+        let stderr = user.refuses(user.building(line), 2, &together);
+        let at: Vec<usize> = together.iter().map(|words| stderr.find(words).unwrap()).collect();
+        assert!(at.is_sorted(), "{stderr}");
+    }
+    fs::remove_file(user.file("labels.txt")).unwrap();
+    fs::remove_file(user.file("digits.onnx")).unwrap();
+    let gone = ["4 mistakes", "digits.onnx is not there", "labels.txt is not there", "hint: "];
+    user.refuses(user.building(BUILD), 2, &gone);
     edit(&user, "model.toml", &[("[model]", "[model")]);
     user.refuses(user.building(BUILD), 2, &["line 3"]);
 }
