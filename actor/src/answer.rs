@@ -63,6 +63,10 @@ pub enum Problem {
     /// Defined by the protocol and not carried out yet.
     #[error("{0} is not supported yet")]
     NotYet(&'static str),
+    /// The picture is within the limits, but this instance's memory does not hold it. Status, code
+    /// and sentence are those that the host gives when the instance itself does not fit.
+    #[error("the model ran out of memory on this request")]
+    OutOfMemory,
     /// The model could not be loaded: no request can be answered.
     #[error("the model could not be loaded")]
     ModelUnavailable,
@@ -103,6 +107,7 @@ impl Problem {
             Problem::ModelFailed(_) => (500, "model_failed"),
             Problem::ModelUnavailable => (500, "model_unavailable"),
             Problem::NotYet(_) => (501, "not_yet"),
+            Problem::OutOfMemory => (503, "actor_out_of_memory"),
         }
     }
 
@@ -116,8 +121,14 @@ impl Problem {
         }
         let (status, code) = self.entry();
         let mut answer = json(status, &Body { error: &self.to_string(), code });
-        if let Problem::MethodNotAllowed { allow } = self {
-            answer.header.insert("allow".into(), (*allow).into());
+        match self {
+            Problem::MethodNotAllowed { allow } => {
+                answer.header.insert("allow".into(), (*allow).into());
+            }
+            Problem::OutOfMemory => {
+                answer.header.insert("retry-after".into(), "1".into());
+            }
+            _ => {}
         }
         answer.header.insert(wire::OUTCOME_HEADER.into(), code.into());
         answer
@@ -164,6 +175,7 @@ fn reason(status: u32) -> &'static str {
         415 => "Unsupported Media Type",
         422 => "Unprocessable Content",
         501 => "Not Implemented",
+        503 => "Service Unavailable",
         _ => "Internal Server Error",
     }
 }
@@ -192,6 +204,7 @@ mod tests {
             (Problem::ModelFailed("secret".into()), 500, "model_failed"),
             (Problem::ModelUnavailable, 500, "model_unavailable"),
             (Problem::NotYet("batching"), 501, "not_yet"),
+            (Problem::OutOfMemory, 503, "actor_out_of_memory"),
         ];
         for (problem, status, code) in problems {
             let answer = problem.answer();
@@ -204,6 +217,8 @@ mod tests {
             let sentence = body["error"].as_str().unwrap();
             assert!(!sentence.is_empty() && !sentence.contains("secret"), "{sentence}");
             assert_eq!(answer.header.contains_key("allow"), status == 405);
+            assert_eq!(answer.header.contains_key("retry-after"), status == 503);
+            assert!(answer.body.starts_with(b"{\"error\":"), "the sentence comes first");
         }
     }
 }

@@ -126,6 +126,7 @@ fn problem(error: &ClassifyError) -> Problem {
         ErrorKind::ImageTooLarge => Problem::ImageTooLarge(error.to_string()),
         ErrorKind::UnsupportedImage => Problem::UnsupportedImage(error.to_string()),
         ErrorKind::BadTensor => Problem::BadTensor(error.to_string()),
+        ErrorKind::OutOfMemory => Problem::OutOfMemory,
         ErrorKind::Failed => Problem::ModelFailed(chain(error)),
     }
 }

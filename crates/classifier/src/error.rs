@@ -82,6 +82,7 @@ impl ClassifyError {
                 image_input::ErrorKind::Broken => ErrorKind::BrokenImage,
                 image_input::ErrorKind::TooLarge => ErrorKind::ImageTooLarge,
                 image_input::ErrorKind::Unsupported => ErrorKind::UnsupportedImage,
+                image_input::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
             },
             Self::TensorLength { .. } => ErrorKind::BadTensor,
             Self::Transform(_) | Self::Executor(_) => ErrorKind::Failed,
@@ -102,6 +103,8 @@ pub enum ErrorKind {
     UnsupportedImage,
     /// A tensor of the wrong length: 400.
     BadTensor,
+    /// The memory here does not hold the picture: 503.
+    OutOfMemory,
     /// The model failed; nothing that the client sent explains it: 500.
     Failed,
 }

@@ -243,6 +243,12 @@ fn a_picture_that_exhausts_the_guests_memory_fails_alone() {
     assert_eq!(event["reason"], "out_of_memory");
     assert_eq!(event["level"], "WARN");
     assert_eq!(server.metric("graphlet_instances", &[]), 1.0);
+    // A small file that grows to as much: the same answer, and the instance lives on.
+    let small = pictures::png(4000, 3000, 8, 0, &[], &pictures::zeros(4001 * 3000));
+    let again = put(address, "/", &small);
+    assert_eq!((again.status, again.json()), (answer.status, answer.json()));
+    assert_eq!(again.header("retry-after"), answer.header("retry-after"));
+    seven_is_seven(address);
 
     let Some((_user, server)) = served("") else { return };
     assert_eq!(put(server.address(), "/", &large).label().len(), 1, "it is a good picture");

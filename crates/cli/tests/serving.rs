@@ -236,6 +236,18 @@ fn the_admin_port_tells_health_readiness_and_numbers() {
 }
 
 #[test]
+fn a_log_in_json_has_times_as_numbers() {
+    let Some(built) = digits() else { return };
+    let user = User::with_module(built, "digits.wasm");
+    let server = Server::start(&user, "digits.wasm --instances 1 --log info,host=debug");
+    for (message, field) in [("Actor ready", "load_ms"), ("Module compiled", "code_ms")] {
+        let event = server.event(message);
+        assert!(event[field].is_u64(), "{event}");
+    }
+    server.stop();
+}
+
+#[test]
 fn classify_answers_without_http() {
     let Some(built) = digits() else { return };
     let user = User::with_module(built, "digits.wasm");
@@ -246,6 +258,10 @@ fn classify_answers_without_http() {
     let top = user.done("classify digits.wasm 7.png --top 3");
     assert_eq!(top.lines().count(), 3);
     assert!(top.lines().next().unwrap().ends_with("  7"), "{top}");
+    assert_eq!(user.done("classify digits.wasm 7.png --top 10").lines().count(), 10);
+    let words = ["--top 11: digits.wasm knows 10 classes", "hint: --top 10"];
+    let stderr = user.refused("classify digits.wasm 7.png 4.png --top 11", 2, &words);
+    assert!(!stderr.contains("top_k"), "{stderr}");
     user.write("page.png", "<html>");
     let run = user.run("classify digits.wasm 4.png page.png missing.png 2.png");
     assert_eq!(run.code, 1);

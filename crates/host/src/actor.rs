@@ -19,6 +19,7 @@ use crate::{
     identity,
     instance::{Ending, Instance, Template},
     limits,
+    phases::whole_ms,
     provider::{ActorIdentity, ActorService, ActorState, ActorStatus, BoxFuture, CallError, Reply},
     queue::{Job, Queue},
 };
@@ -409,7 +410,7 @@ impl Worker {
             !std::mem::replace(&mut state.loaded, true)
         };
         self.shared.changed.notify_all();
-        let (instance, load_ms) = (self.index, took.as_millis());
+        let (instance, load_ms) = (self.index, whole_ms(took));
         if first {
             info!(actor.name = %self.name(), load_ms, "Actor ready");
         } else {

@@ -16,6 +16,7 @@ use crate::{
     capabilities::Capabilities,
     host::LoadOptions,
     identity,
+    phases::whole_ms,
     provider::{CallError, Reply},
     wapc::{self, Call, Environment, Fault, GUEST_CALL, MEMORY, State},
 };
@@ -71,7 +72,7 @@ impl Template {
         debug!(
             actor.name = %identity.name,
             cached = compiled.origin == Origin::Cached,
-            code_ms = begin.elapsed().as_millis(),
+            code_ms = whole_ms(begin.elapsed()),
             "Module compiled"
         );
         let pre = prepare(engine, &compiled)?;

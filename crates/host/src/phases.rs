@@ -4,6 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::limits;
 
+/// Whole milliseconds, in a width that a log in JSON writes as a number.
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// When which phase began.
 #[derive(Debug, Default)]
 pub(crate) struct Phases {

@@ -106,8 +106,8 @@ impl Admin {
             }
             Err(error) => {
                 tracing::error!(%error, "Metrics could not be written");
-                let text = json!({"error": "the metrics could not be written", "code": "internal"});
-                answer::json(StatusCode::INTERNAL_SERVER_ERROR, &text)
+                let sentence = "the metrics could not be written";
+                answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", sentence)
             }
         }
     }

@@ -124,6 +124,9 @@ impl Refusal {
         match self {
             Self::Call(CallError::QueueFull { .. }) => "the model is busy; try again".into(),
             Self::Call(CallError::Trap { .. }) => "the model failed on this request".into(),
+            Self::Call(CallError::OutOfMemory) => {
+                "the model ran out of memory on this request".into()
+            }
             Self::Call(CallError::Guest(_)) => "the model could not answer this request".into(),
             Self::Call(CallError::Refused(_)) => "the model's signature is not accepted".into(),
             Self::BadReply(_) => "the model's reply was malformed".into(),
@@ -134,8 +137,7 @@ impl Refusal {
     /// The response for this error.
     pub(crate) fn to_response(&self) -> Response {
         let Shape { status, code, retry_after } = self.shape();
-        let error = serde_json::json!({"error": self.sentence(), "code": code});
-        let mut response = json(status, &error);
+        let mut response = error(status, code, &self.sentence());
         let headers = response.headers_mut();
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -160,9 +162,19 @@ impl Refusal {
     }
 }
 
+/// A response that holds an error: the sentence first, as in the actor's own.
+pub(crate) fn error(status: StatusCode, code: &str, sentence: &str) -> Response {
+    let (sentence, code) = (serde_json::json!(sentence), serde_json::json!(code));
+    with_json(status, format!("{{\"error\":{sentence},\"code\":{code}}}\n"))
+}
+
 /// A response that holds JSON.
 pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Response {
-    let mut response = Response::new(Full::from(format!("{value}\n")));
+    with_json(status, format!("{value}\n"))
+}
+
+fn with_json(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -294,6 +306,14 @@ mod tests {
             assert_eq!(Refusal::Call(error.clone()).code(), code);
             assert_eq!(response.headers().contains_key(header::RETRY_AFTER), retry, "{error:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_sentence_comes_before_the_code_as_in_an_actors_own_errors() {
+        use http_body_util::BodyExt as _;
+        let body = error(StatusCode::NOT_FOUND, "not_found", "no \"such\" thing").into_body();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        assert_eq!(bytes, "{\"error\":\"no \\\"such\\\" thing\",\"code\":\"not_found\"}\n");
     }
 
     #[test]

@@ -43,14 +43,19 @@ pub enum ImageError {
         /// Pixels accepted.
         limit: u64,
     },
-    /// Decoding needs more than [`Limits::max_memory`](crate::Limits::max_memory), or the
-    /// allocator refused.
+    /// Decoding needs more than [`Limits::max_memory`](crate::Limits::max_memory).
     #[error("decoding needs {needed} bytes of memory; {limit} are granted")]
     TooMuchMemory {
         /// Bytes that decoding would allocate.
         needed: u64,
         /// Bytes granted.
         limit: u64,
+    },
+    /// The image is within the limits, but the allocator does not have the memory now.
+    #[error("decoding needs {needed} bytes of memory, which are not to be had")]
+    OutOfMemory {
+        /// Bytes that were asked for.
+        needed: u64,
     },
     /// The file is cut short or damaged.
     #[error("broken {format}: {reason}")]
@@ -80,6 +85,7 @@ impl ImageError {
             | Self::SideTooLong { .. }
             | Self::TooManyPixels { .. }
             | Self::TooMuchMemory { .. } => ErrorKind::TooLarge,
+            Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
         }
     }
@@ -104,6 +110,8 @@ pub enum ErrorKind {
     TooLarge,
     /// Well defined, but not supported: 422.
     Unsupported,
+    /// The memory here does not hold it: 503.
+    OutOfMemory,
 }
 
 /// A transform that cannot be carried out.

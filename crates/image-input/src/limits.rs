@@ -67,9 +67,25 @@ impl Limits {
         self.check_memory(len as u64)?;
         let mut buffer = Vec::new();
         if buffer.try_reserve_exact(len).is_err() {
-            return Err(ImageError::TooMuchMemory { needed: len as u64, limit: self.max_memory });
+            return Err(ImageError::OutOfMemory { needed: len as u64 });
         }
         buffer.resize(len, 0);
         Ok(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_and_an_allocator_that_refuses_are_told_apart() {
+        let limits = Limits { max_memory: u64::MAX, ..Limits::default() };
+        let needed = 1_u64 << 62;
+        let refused = limits.allocate(needed as usize).unwrap_err();
+        assert_eq!(refused, ImageError::OutOfMemory { needed });
+        let limits = Limits { max_memory: 9, ..limits };
+        let refused = limits.allocate(10).unwrap_err();
+        assert_eq!(refused, ImageError::TooMuchMemory { needed: 10, limit: 9 });
     }
 }

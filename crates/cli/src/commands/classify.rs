@@ -13,7 +13,11 @@ use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use wire::{Request, Response};
 
-use crate::serve::{Single, verified};
+use crate::{
+    card::Card,
+    exit::Usage,
+    serve::{Single, verified},
+};
 
 /// Name what pictures show, without HTTP
 ///
@@ -68,6 +72,7 @@ const TOTAL: &str = "total";
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let module = verified(&args.module, args.dangerously_allow_unsigned)?;
+    check_top(args, module.bytes())?;
     let mut actor =
         Single::start(&module).with_context(|| format!("cannot run {}", args.module.display()))?;
     let mut out = stdout().lock();
@@ -106,6 +111,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Refuses more labels than the model has. A module without a card, or with one of another
+/// version, answers for itself.
+fn check_top(args: &Args, module: &[u8]) -> Result<()> {
+    let classes = Card::of(module).ok().flatten().map(|card| card.labels);
+    match (args.top, classes) {
+        (Some(top), Some(classes)) if u64::from(top) > classes => {
+            let name = args.module.display();
+            Err(Usage::new(format!("--top {top}: {name} knows {classes} classes"))
+                .hint(format!("--top {classes} prints them all"))
+                .into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Phases as a picture goes through them, the total last.
