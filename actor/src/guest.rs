@@ -95,9 +95,8 @@ impl Model for Classifier {
 
     fn score_image(&mut self, bytes: &[u8], mark: Mark<'_>) -> Result<Scores, Problem> {
         mark(wire::PHASE_DECODE);
-        let picture = self.decode(bytes).map_err(|error| problem(&error))?;
-        mark(wire::PHASE_PREPROCESS);
-        self.preprocess(&picture).map_err(|error| problem(&error))?;
+        let decoded = || mark(wire::PHASE_PREPROCESS);
+        self.load_image(bytes, decoded).map_err(|error| problem(&error))?;
         infer(self, mark)
     }
 

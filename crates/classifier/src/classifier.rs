@@ -71,7 +71,7 @@ impl Classifier {
     ///
     /// # Errors
     /// [`ClassifyError::Image`].
-    pub fn decode(&self, bytes: &[u8]) -> Result<Picture, ClassifyError> {
+    pub fn decode(&self, bytes: &[u8]) -> Result<Picture<'static>, ClassifyError> {
         Ok(image_input::decode(bytes, &self.limits)?)
     }
 
@@ -79,9 +79,28 @@ impl Classifier {
     ///
     /// # Errors
     /// [`ClassifyError::Executor`] when the tensor's memory cannot be had.
-    pub fn preprocess(&mut self, picture: &Picture) -> Result<(), ClassifyError> {
+    pub fn preprocess(&mut self, picture: &Picture<'_>) -> Result<(), ClassifyError> {
         let tensor = self.executor.input_mut(&self.input)?;
         Ok(self.transform.apply(picture, tensor)?)
+    }
+
+    /// Decodes an image file and puts it into the graph's input tensor: [`decode`](Self::decode)
+    /// and [`preprocess`](Self::preprocess) without memory for the picture where that of the
+    /// activations has room for it. `decoded` is called between the two.
+    ///
+    /// [`output`](Self::output) is of no use any more until the graph has run.
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn load_image(
+        &mut self,
+        bytes: &[u8],
+        decoded: impl FnOnce(),
+    ) -> Result<(), ClassifyError> {
+        let (tensor, scratch) = self.executor.input_and_scratch(&self.input)?;
+        let picture = image_input::decode_in(bytes, &self.limits, scratch)?;
+        decoded();
+        Ok(self.transform.apply(&picture, tensor)?)
     }
 
     /// Fills the graph's input tensor with values that are normalised already, row-major in the

@@ -10,13 +10,17 @@ use crate::{
     raster::{from_image, read},
 };
 
-pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientation), ImageError> {
+pub(crate) fn decode<'a>(
+    bytes: &[u8],
+    limits: &Limits,
+    scratch: &'a mut [u8],
+) -> Result<(Picture<'a>, Orientation), ImageError> {
     if let Some((width, height)) = claimed_extents(bytes) {
         limits.check_extents(Format::Bmp, width, height)?;
     }
     let decoder = BmpDecoder::new(Cursor::new(bytes))
         .map_err(|error| from_image(error, Format::Bmp, limits))?;
-    read(decoder, Format::Bmp, 0, limits)
+    read(decoder, Format::Bmp, 0, limits, scratch)
 }
 
 /// Width and height as the header has them; `None` where the decoder says what is wrong. It also
@@ -59,7 +63,7 @@ mod tests {
     }
 
     fn pixels(bytes: &[u8]) -> Vec<u8> {
-        decode(bytes, &Limits::default()).unwrap().0.into_pixels()
+        decode(bytes, &Limits::default(), &mut []).unwrap().0.pixels().to_vec()
     }
 
     const PALETTE: [u8; 16] = [1, 2, 3, 0, 11, 12, 13, 0, 21, 22, 23, 0, 31, 32, 33, 0];
@@ -114,7 +118,7 @@ mod tests {
         assert_eq!(upper, expected.concat());
         for length in 0..data.len() {
             let cut = bmp((4, 2), 8, 1, &palette, &data[..length]);
-            assert!(decode(&cut, &Limits::default()).is_err(), "{length} bytes of data");
+            assert!(decode(&cut, &Limits::default(), &mut []).is_err(), "{length} bytes of data");
         }
     }
 
@@ -133,7 +137,7 @@ mod tests {
                 "broken BMP: Non-contiguous bitfield mask",
             ),
         ] {
-            let error = decode(&bytes, &Limits::default()).expect_err(expected);
+            let error = decode(&bytes, &Limits::default(), &mut []).expect_err(expected);
             assert!(error.to_string().starts_with(expected), "{expected:?} but {error}");
         }
     }

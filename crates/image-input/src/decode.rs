@@ -11,16 +11,31 @@ use crate::{Format, ImageError, Limits, Picture, bmp, gif, jpeg, orientation, pn
 ///
 /// # Errors
 /// [`ImageError`]; nothing is allocated for pixels before the header passed `limits`.
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, ImageError> {
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture<'static>, ImageError> {
+    decode_in(bytes, limits, &mut [])
+}
+
+/// As [`decode`], with the pixels in `scratch` if that is large enough; what it holds is lost.
+///
+/// A picture is needed only until it is resized: memory that has no other use meanwhile spares a
+/// guest, whose memory never shrinks, that much for good.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_in<'a>(
+    bytes: &[u8],
+    limits: &Limits,
+    scratch: &'a mut [u8],
+) -> Result<Picture<'a>, ImageError> {
     if bytes.len() > limits.max_bytes {
         return Err(ImageError::TooManyBytes { bytes: bytes.len(), limit: limits.max_bytes });
     }
     let (picture, orientation) = match Format::sniff(bytes)? {
-        Format::Jpeg => jpeg::decode(bytes, limits)?,
-        Format::Png => png::decode(bytes, limits)?,
-        Format::WebP => webp::decode(bytes, limits)?,
-        Format::Gif => gif::decode(bytes, limits)?,
-        Format::Bmp => bmp::decode(bytes, limits)?,
+        Format::Jpeg => jpeg::decode(bytes, limits, scratch)?,
+        Format::Png => png::decode(bytes, limits, scratch)?,
+        Format::WebP => webp::decode(bytes, limits, scratch)?,
+        Format::Gif => gif::decode(bytes, limits, scratch)?,
+        Format::Bmp => bmp::decode(bytes, limits, scratch)?,
     };
     orientation::apply(orientation, picture, limits)
 }

@@ -10,7 +10,11 @@ use crate::{
     raster::{from_image, read},
 };
 
-pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientation), ImageError> {
+pub(crate) fn decode<'a>(
+    bytes: &[u8],
+    limits: &Limits,
+    scratch: &'a mut [u8],
+) -> Result<(Picture<'a>, Orientation), ImageError> {
     let error = |error| from_image(error, Format::Gif, limits);
     if let Some((width, height)) = first_frame(bytes) {
         limits.check_extents(Format::Gif, width.into(), height.into())?;
@@ -20,7 +24,7 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientat
     let mut inner = image::Limits::no_limits();
     inner.max_alloc = Some(limits.max_memory.saturating_sub(decoder.total_bytes()));
     decoder.set_limits(inner).map_err(error)?;
-    read(decoder, Format::Gif, 0, limits)
+    read(decoder, Format::Gif, 0, limits, scratch)
 }
 
 /// Width and height of the first frame; `None` where the file ends or errs before, of which the

@@ -14,7 +14,11 @@ use crate::{Format, ImageError, Limits, Picture, orientation};
 /// little the scans hold.
 const MAX_BLOCK_VISITS: u64 = 64_000_000;
 
-pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientation), ImageError> {
+pub(crate) fn decode<'a>(
+    bytes: &[u8],
+    limits: &Limits,
+    scratch: &'a mut [u8],
+) -> Result<(Picture<'a>, Orientation), ImageError> {
     let survey = Survey::of(bytes, limits)?;
     let frame = &survey.frame;
     let (colour, channels) =
@@ -42,9 +46,9 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientat
     if !agreed {
         return Err(broken("its headers contradict each other"));
     }
-    let mut pixels = limits.allocate(pixels_len)?;
+    let mut pixels = limits.allocate_in(pixels_len, scratch)?;
     decoder.decode_into(&mut pixels).map_err(from_decoder)?;
-    let picture = Picture::from_pixels(frame.width.into(), frame.height.into(), channels, pixels)
+    let picture = Picture::new(frame.width.into(), frame.height.into(), channels, pixels)
         .expect("the buffer was sized from these extents, which are not zero");
     Ok((picture, survey.orientation))
 }

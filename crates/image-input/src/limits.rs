@@ -1,6 +1,6 @@
 //! How much of everything one image may take, checked before it is decoded.
 
-use crate::{Format, ImageError};
+use crate::{Format, ImageError, picture::Pixels};
 
 /// Bounds on one image. Each default stands beside its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,22 @@ impl Limits {
             return Err(ImageError::TooMuchMemory { needed, limit: self.max_memory });
         }
         Ok(())
+    }
+
+    /// Zeroed bytes: the beginning of `scratch` if that is long enough, else a buffer.
+    pub(crate) fn allocate_in<'a>(
+        &self,
+        len: usize,
+        scratch: &'a mut [u8],
+    ) -> Result<Pixels<'a>, ImageError> {
+        self.check_memory(len as u64)?;
+        match scratch.get_mut(..len) {
+            Some(lent) => {
+                lent.fill(0);
+                Ok(Pixels::Lent(lent))
+            }
+            None => self.allocate(len).map(Pixels::Own),
+        }
     }
 
     /// A zeroed buffer, when it is within the limit and the allocator has it.

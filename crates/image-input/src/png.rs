@@ -14,12 +14,16 @@ use crate::{
 /// so that a megabyte that inflates to gigabytes costs no more than this.
 const BESIDE: u64 = 4 << 20;
 
-pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientation), ImageError> {
+pub(crate) fn decode<'a>(
+    bytes: &[u8],
+    limits: &Limits,
+    scratch: &'a mut [u8],
+) -> Result<(Picture<'a>, Orientation), ImageError> {
     // A chunk is gathered in a buffer that doubles, and texts are kept once more.
     let beside = (BESIDE + 3 * bytes.len() as u64).min(limits.max_memory);
     let mut inner = image::Limits::no_limits();
     inner.max_alloc = Some(beside);
     let decoder = PngDecoder::with_limits(Cursor::new(bytes), inner)
         .map_err(|error| from_image(error, Format::Png, limits))?;
-    read(decoder, Format::Png, beside, limits)
+    read(decoder, Format::Png, beside, limits, scratch)
 }

@@ -4,18 +4,19 @@ use std::{error::Error, io};
 
 use image::{ColorType, ImageDecoder, error::UnsupportedErrorKind};
 
-use crate::{Format, ImageError, Limits, Picture, orientation};
+use crate::{Format, ImageError, Limits, Picture, orientation, picture::Pixels};
 
 /// Reads the decoder's picture, 8 bits a sample and over white, and its EXIF orientation.
 /// `beside` counts the bytes that the decoder holds besides the picture while it reads it.
 ///
 /// Pixels are narrowed where they lie, so that 16 bits and alpha need no second buffer.
-pub(crate) fn read(
+pub(crate) fn read<'a>(
     mut decoder: impl ImageDecoder,
     format: Format,
     beside: u64,
     limits: &Limits,
-) -> Result<(Picture, image::metadata::Orientation), ImageError> {
+    scratch: &'a mut [u8],
+) -> Result<(Picture<'a>, image::metadata::Orientation), ImageError> {
     let (width, height) = decoder.dimensions();
     limits.check_extents(format, width, height)?;
     let stored = decoder.color_type();
@@ -25,7 +26,8 @@ pub(crate) fn read(
     let exif = decoder.exif_metadata().ok().flatten();
     let orientation = orientation::from_exif(exif.as_deref().unwrap_or_default());
 
-    let mut pixels = limits.allocate(usize::try_from(len).unwrap_or(usize::MAX))?;
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    let mut pixels = limits.allocate_in(len, scratch)?;
     decoder.read_image(&mut pixels).map_err(|error| from_image(error, format, limits))?;
     let channels = match stored {
         ColorType::L8 => 1,
@@ -64,7 +66,7 @@ pub(crate) fn read(
         }
         other => return Err(ImageError::unsupported(format, format_args!("{other:?} samples"))),
     };
-    let picture = Picture::from_pixels(width, height, channels, pixels)
+    let picture = Picture::new(width, height, channels, pixels)
         .expect("the buffer was sized from these extents, which are not zero");
     Ok((picture, orientation))
 }
@@ -97,7 +99,7 @@ pub(crate) fn from_image(error: image::ImageError, format: Format, limits: &Limi
 
 /// Rewrites pixels of `FROM` bytes as pixels of `TO` bytes, which are not more, in place.
 fn narrow<const FROM: usize, const TO: usize>(
-    pixels: &mut Vec<u8>,
+    pixels: &mut Pixels<'_>,
     convert: impl Fn([u8; FROM]) -> [u8; TO],
 ) {
     const { assert!(TO <= FROM) };
@@ -109,7 +111,6 @@ fn narrow<const FROM: usize, const TO: usize>(
         pixels[index * TO..][..TO].copy_from_slice(&convert(pixel));
     }
     pixels.truncate(count * TO);
-    pixels.shrink_to_fit();
 }
 
 /// The 16-bit samples of a pixel, whose bytes are in the machine's order.
@@ -167,10 +168,10 @@ mod tests {
 
     #[test]
     fn pixels_are_narrowed_where_they_lie() {
-        let mut pixels = vec![1, 2, 3, 255, 4, 5, 6, 255, 7, 8, 9, 0];
+        let mut pixels = Pixels::Own(vec![1, 2, 3, 255, 4, 5, 6, 255, 7, 8, 9, 0]);
         narrow(&mut pixels, |[red, green, blue, alpha]| {
             [red, green, blue].map(|sample| over_white(sample, alpha))
         });
-        assert_eq!(pixels, [1, 2, 3, 4, 5, 6, 255, 255, 255]);
+        assert_eq!(*pixels, [1, 2, 3, 4, 5, 6, 255, 255, 255]);
     }
 }

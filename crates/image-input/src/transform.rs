@@ -176,7 +176,7 @@ impl Transform {
     }
 
     /// Extents (height, width) of the whole picture after the resize, before crop or padding.
-    pub fn resized_extents(&self, picture: &Picture) -> (u64, u64) {
+    pub fn resized_extents(&self, picture: &Picture<'_>) -> (u64, u64) {
         let (rows, columns) = self.place(picture);
         (rows.resized, columns.resized)
     }
@@ -189,7 +189,7 @@ impl Transform {
     /// # Errors
     /// [`TransformError::TensorLength`] unless the tensor has [`tensor_len`](Self::tensor_len)
     /// elements.
-    pub fn apply(&self, picture: &Picture, tensor: &mut [f32]) -> Result<(), TransformError> {
+    pub fn apply(&self, picture: &Picture<'_>, tensor: &mut [f32]) -> Result<(), TransformError> {
         let expected = self.tensor_len();
         if tensor.len() != expected {
             return Err(TransformError::TensorLength { expected, actual: tensor.len() });
@@ -208,7 +208,7 @@ impl Transform {
         Ok(())
     }
 
-    fn place(&self, picture: &Picture) -> (Axis, Axis) {
+    fn place(&self, picture: &Picture<'_>) -> (Axis, Axis) {
         let Options { resize, height, width, .. } = self.options;
         geometry::place(resize, (picture.height(), picture.width()), (height, width))
     }
@@ -217,7 +217,7 @@ impl Transform {
     /// into one of the latter.
     fn resize<const S: usize, const C: usize, const GROUP: usize>(
         &self,
-        picture: &Picture,
+        picture: &Picture<'_>,
         tensor: &mut [f32],
         prepare: impl Fn(&[u8], &mut [u8]),
     ) {
@@ -339,7 +339,7 @@ mod tests {
         }
     }
 
-    fn apply(options: Options, picture: &Picture) -> Vec<f32> {
+    fn apply(options: Options, picture: &Picture<'_>) -> Vec<f32> {
         let transform = Transform::new(options).unwrap();
         let mut tensor = vec![f32::NAN; transform.tensor_len()];
         transform.apply(picture, &mut tensor).unwrap();

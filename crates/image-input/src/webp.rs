@@ -10,7 +10,11 @@ use crate::{
     raster::{from_image, read},
 };
 
-pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientation), ImageError> {
+pub(crate) fn decode<'a>(
+    bytes: &[u8],
+    limits: &Limits,
+    scratch: &'a mut [u8],
+) -> Result<(Picture<'a>, Orientation), ImageError> {
     check_chunks(bytes, limits)?;
     let decoder = WebPDecoder::new(Cursor::new(bytes))
         .map_err(|error| from_image(error, Format::WebP, limits))?;
@@ -19,7 +23,7 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Picture, Orientat
     // frame and a canvas of RGBA each.
     let beside = if decoder.has_animation() { 8 } else { 4 };
     let area = u64::from(width) * u64::from(height);
-    read(decoder, Format::WebP, area.saturating_mul(beside), limits)
+    read(decoder, Format::WebP, area.saturating_mul(beside), limits, scratch)
 }
 
 fn broken(reason: impl ToString) -> ImageError {

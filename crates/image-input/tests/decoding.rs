@@ -4,7 +4,7 @@
 
 mod common;
 
-use image_input::{ErrorKind, ImageError, Limits, decode};
+use image_input::{ErrorKind, ImageError, Limits, decode, decode_in};
 
 /// How far a picture may be from Pillow's, in levels: JPEG and lossy WebP leave the inverse
 /// transform and the chroma filter a little room; alpha rounds once more; all else is exact.
@@ -107,5 +107,17 @@ fn a_picture_passes_limits_that_it_just_meets_and_no_tighter_ones() {
             matches!(error, Err(ImageError::TooMuchMemory { .. })),
             "{name} took more than 300 bytes: {error:?}"
         );
+    }
+}
+
+#[test]
+fn pictures_in_lent_memory_are_the_same_whatever_was_there_before() {
+    for (name, bytes) in common::pictures() {
+        let own = decode(&bytes, &Limits::default()).expect(&name);
+        for len in [0, 100, own.pixels().len(), 1 << 20] {
+            let mut scratch = vec![0xa5; len];
+            let lent = decode_in(&bytes, &Limits::default(), &mut scratch).expect(&name);
+            assert_eq!(lent, own, "{name} in {len} bytes");
+        }
     }
 }

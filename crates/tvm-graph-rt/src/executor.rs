@@ -251,6 +251,24 @@ impl GraphExecutor {
         elements.map_err(|source| ExecutorError::Tensor { name: name.to_owned(), source })
     }
 
+    /// As [`GraphExecutor::input_mut`], with the memory of the activations: between two runs
+    /// nothing of it is needed but the outputs, which are lost by writing there.
+    ///
+    /// # Errors
+    /// As [`GraphExecutor::input_mut`].
+    pub fn input_and_scratch<T: Element>(
+        &mut self,
+        name: &str,
+    ) -> Result<(&mut [T], &mut [u8]), ExecutorError> {
+        // Checks name and type, and sees to it that the tensor is there.
+        self.input_mut::<T>(name)?;
+        let index = self.input_index(name)?;
+        let error = |source| ExecutorError::Tensor { name: name.to_owned(), source };
+        let tensor = self.bound[index].as_mut().expect("made above");
+        let elements = tensor.as_mut_slice().map_err(error)?;
+        Ok((elements, self.arena.as_bytes_mut().unwrap_or_default()))
+    }
+
     /// The value of an input or parameter.
     ///
     /// # Errors

@@ -220,3 +220,19 @@ fn an_executor_may_move_to_another_thread() {
     });
     assert_eq!(output.join().expect("no panic"), [12.0, 22.0, 32.0, 42.0]);
 }
+
+#[test]
+fn what_is_written_into_lent_scratch_changes_no_answer() {
+    let mut executor = executor();
+    executor.set_input("x", &row([1.0, 2.0, 3.0, 4.0])).unwrap();
+    executor.run().unwrap();
+    let expected = executor.get_output(0).unwrap().as_slice::<f32>().unwrap().to_vec();
+    let (x, scratch) = executor.input_and_scratch::<f32>("x").unwrap();
+    assert_eq!(x, [1.0, 2.0, 3.0, 4.0], "an input keeps its values");
+    assert!(!scratch.is_empty());
+    scratch.fill(0xa5);
+    executor.run().unwrap();
+    assert_eq!(executor.get_output(0).unwrap().as_slice::<f32>().unwrap(), expected);
+    assert!(executor.input_and_scratch::<f32>("p0").is_err(), "a parameter is no input");
+    assert!(executor.input_and_scratch::<i64>("x").is_err(), "of another type");
+}

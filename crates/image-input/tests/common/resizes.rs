@@ -3,7 +3,7 @@
 use image_input::{Channels, Filter, Layout, Options, Picture, Resize, Transform};
 
 /// The pictures of `testdata/make.py`'s `pattern`.
-pub fn pattern(kind: u32, width: u32, height: u32) -> Picture {
+pub fn pattern(kind: u32, width: u32, height: u32) -> Picture<'static> {
     let noise = |index: u32| {
         let mut value = index.wrapping_mul(0x9e37_79b1);
         value ^= value >> 15;
