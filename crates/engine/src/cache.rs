@@ -195,6 +195,54 @@ impl Entry<'_> {
     }
 }
 
+/// Code for a process that is handed it as an open file: with the key it was made under, which
+/// stands for the module and the engine, and the checksum over both.
+pub(crate) fn seal(mut code: Vec<u8>, key: &[u8; 32]) -> Vec<u8> {
+    code.extend_from_slice(key);
+    let mut checksum = Checksum::default();
+    checksum.update(&code);
+    let trailer = trailer(code.len() as u64, &checksum);
+    code.extend_from_slice(&trailer);
+    code
+}
+
+/// Maps code that [`seal`] made, from a file that this process was handed open.
+pub(crate) fn load_sealed(
+    engine: &wasmtime::Engine,
+    file: &File,
+    key: &[u8; 32],
+) -> Result<Module, CacheError> {
+    let path = || PathBuf::from("the descriptor of compiled code");
+    let fail = |action| move |source| CacheError::Io { action, path: path(), source };
+    let mut file = file.try_clone().map_err(fail("use"))?;
+    let metadata = file.metadata().map_err(fail("inspect"))?;
+    let reason =
+        if metadata.is_file() { permission_fault(&metadata, false) } else { Some("is not a file") };
+    if let Some(reason) = reason {
+        return Err(CacheError::Unsafe { path: path(), reason });
+    }
+    let len = metadata.len();
+    if !intact(&mut file, len).map_err(fail("read"))? {
+        return Err(CacheError::Damaged { path: path() });
+    }
+    let Some(at) = len.checked_sub((TRAILER_BYTES + key.len()) as u64) else {
+        return Err(CacheError::Damaged { path: path() });
+    };
+    let mut found = [0; 32];
+    file.seek(SeekFrom::Start(at)).map_err(fail("read"))?;
+    file.read_exact(&mut found).map_err(fail("read"))?;
+    if found != *key {
+        let source = "it was made of another module, or for another engine".into();
+        return Err(CacheError::Refused { path: path(), source });
+    }
+    // SAFETY: these are the bytes that wasmtime wrote for this very module (the checksum and the
+    // key say so), which wasmtime checks once more for its version and settings. The file belongs
+    // to root or this user and nobody else can write it, so that who could change it could change
+    // this program as well; the agent, which made it, never writes into one that it handed out.
+    let module = unsafe { Module::deserialize_open_file(engine, file) };
+    module.map_err(|error| CacheError::Refused { path: path(), source: error.into() })
+}
+
 fn trailer(len: u64, checksum: &Checksum) -> [u8; TRAILER_BYTES] {
     let mut trailer = [0; TRAILER_BYTES];
     trailer[..8].copy_from_slice(&TRAILER_MAGIC);

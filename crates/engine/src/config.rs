@@ -1,6 +1,7 @@
 //! wasmtime's configuration, and the way from a module's bytes to code that can be instantiated.
 
 use std::{
+    fs::File,
     hash::{Hash, Hasher},
     path::PathBuf,
     sync::Arc,
@@ -12,7 +13,7 @@ use wasmparser::WasmFeatures;
 use wasmtime::{Config, Module, OptLevel, Strategy};
 
 use crate::{
-    cache::{CacheError, CodeCache, Entry},
+    cache::{self, CacheError, CodeCache, Entry},
     deadline::Watchdog,
     instrument::{self, InstrumentError},
     page,
@@ -63,6 +64,9 @@ pub struct EngineOptions {
     pub interruption: Option<Interruption>,
     /// Where compiled code is kept; `None` compiles every time.
     pub cache_dir: Option<PathBuf>,
+    /// Code that [`Engine::precompile`] made in another process, as an open file. It is asked
+    /// first, and used for the module that it was made of and no other.
+    pub code: Option<Arc<File>>,
     /// Native stack for guest code, bytes. A guest that needs more traps. Threads that call guests
     /// need this and 1 MiB more.
     pub max_stack_bytes: usize,
@@ -72,7 +76,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         // 1 MiB is what native threads of musl programs live with, and twice wasmtime's default;
         // LLVM keeps arrays on the guest's own stack in linear memory, so frames are small.
-        Self { interruption: None, cache_dir: None, max_stack_bytes: 1 << 20 }
+        Self { interruption: None, cache_dir: None, code: None, max_stack_bytes: 1 << 20 }
     }
 }
 
@@ -130,6 +134,7 @@ pub struct Engine {
     inner: wasmtime::Engine,
     interruption: Interruption,
     cache: Option<Arc<CodeCache>>,
+    code: Option<Arc<File>>,
     watchdog: Arc<Watchdog>,
 }
 
@@ -164,7 +169,7 @@ impl Engine {
             }
         });
         let watchdog = Arc::new(Watchdog::start().map_err(EngineError::Watchdog)?);
-        Ok(Self { inner, interruption, cache, watchdog })
+        Ok(Self { inner, interruption, cache, code: options.code.clone(), watchdog })
     }
 
     /// wasmtime's engine, for linkers and stores.
@@ -190,15 +195,15 @@ impl Engine {
     /// # Errors
     /// [`CompileError`] when the module is malformed or uses what guests may not use.
     pub fn compile(&self, wasm: &[u8], digest: &[u8; 32]) -> Result<Compiled, CompileError> {
-        let entry = self.cache.as_deref().map(|cache| cache.entry(&self.key(digest)));
+        let key = self.key(digest);
+        if let Some(module) = self.code.as_deref().and_then(|code| self.handed_over(code, &key)) {
+            return Ok(Compiled { module, origin: Origin::Cached });
+        }
+        let entry = self.cache.as_deref().map(|cache| cache.entry(&key));
         if let Some(module) = entry.as_ref().and_then(|entry| self.cached(entry)) {
             return Ok(Compiled { module, origin: Origin::Cached });
         }
-        instrument::check(wasm, GUEST_FEATURES)?;
-        let instrumented = match self.interruption {
-            Interruption::PollPage => Some(instrument::instrument(wasm)?),
-            Interruption::Epoch | Interruption::Never => None,
-        };
+        let instrumented = self.prepare(wasm)?;
         let wasm = instrumented.as_deref().unwrap_or(wasm);
         let compile_error = |error: wasmtime::Error| CompileError::Compile(error.into());
         let Some(entry) = entry else {
@@ -214,6 +219,39 @@ impl Engine {
         }
         let module = Module::from_binary(&self.inner, wasm).map_err(compile_error)?;
         Ok(Compiled { module, origin: Origin::Compiled })
+    }
+
+    /// Checks and compiles a module for a process that is handed the code as
+    /// [`EngineOptions::code`]; nothing is loaded here.
+    ///
+    /// # Errors
+    /// As [`Engine::compile`].
+    pub fn precompile(&self, wasm: &[u8], digest: &[u8; 32]) -> Result<Vec<u8>, CompileError> {
+        let instrumented = self.prepare(wasm)?;
+        let wasm = instrumented.as_deref().unwrap_or(wasm);
+        let code = self.inner.precompile_module(wasm);
+        let code = code.map_err(|error| CompileError::Compile(error.into()))?;
+        Ok(cache::seal(code, &self.key(digest)))
+    }
+
+    /// Checks a module, and gives it with what its deadline needs, where that is code.
+    fn prepare(&self, wasm: &[u8]) -> Result<Option<Vec<u8>>, CompileError> {
+        instrument::check(wasm, GUEST_FEATURES)?;
+        Ok(match self.interruption {
+            Interruption::PollPage => Some(instrument::instrument(wasm)?),
+            Interruption::Epoch | Interruption::Never => None,
+        })
+    }
+
+    fn handed_over(&self, code: &File, key: &[u8; 32]) -> Option<Module> {
+        cache::load_sealed(&self.inner, code, key)
+            .inspect_err(|error| {
+                warn!(
+                    error = error as &dyn std::error::Error,
+                    "Compiled code that was handed over is not usable, compiling again"
+                );
+            })
+            .ok()
     }
 
     fn cached(&self, entry: &Entry<'_>) -> Option<Module> {

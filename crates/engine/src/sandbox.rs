@@ -105,7 +105,7 @@ impl<T: 'static> Sandbox<T> {
         match engine.interruption() {
             Interruption::PollPage => {
                 // Runs none of the guest's code: the start function is an export.
-                let instance = pre.instantiate(&mut store).map_err(|error| stop(error, false))?;
+                let instance = instantiate(pre, &mut store)?;
                 let page = instance.get_memory(&mut store, POLL_MEMORY).and_then(|memory| {
                     // SAFETY: the memory was added by `instrument`; the guest's own code cannot
                     // name it, so only the polls touch it, and wasmtime has mapped it for this
@@ -140,16 +140,17 @@ impl<T: 'static> Sandbox<T> {
                     }
                 });
                 let alarm = epoch_alarm(engine, &rang, deadline);
-                let instance = pre
-                    .instantiate(&mut store)
-                    .map_err(|error| stop(error, rang.load(Ordering::SeqCst)))?;
+                let instance = instantiate(pre, &mut store).map_err(|error| match error {
+                    Stop::Trap(Trap::Interrupt) if rang.load(Ordering::SeqCst) => Stop::Deadline,
+                    error => error,
+                })?;
                 drop(alarm);
                 let engine = engine.clone();
                 let stopper = Stopper::Epoch(rang);
                 Ok(Self { stopper, store, instance, engine, spent: false })
             }
             Interruption::Never => {
-                let instance = pre.instantiate(&mut store).map_err(|error| stop(error, false))?;
+                let instance = instantiate(pre, &mut store)?;
                 let (stopper, engine) = (Stopper::Never, engine.clone());
                 Ok(Self { stopper, store, instance, engine, spent: false })
             }
@@ -221,6 +222,19 @@ impl<T: 'static> Sandbox<T> {
         let memory = self.instance.get_memory(&mut self.store, name);
         memory.map_or(0, |memory| memory.data_size(&self.store))
     }
+}
+
+/// Makes the instance; one that begins with more memory than it may have is told from others.
+fn instantiate<T>(
+    pre: &InstancePre<Guest<T>>,
+    store: &mut Store<Guest<T>>,
+) -> Result<Instance, Stop> {
+    pre.instantiate(&mut *store).map_err(|error| {
+        if store.data_mut().limiter.take_memory_refused() {
+            return Stop::OutOfMemory;
+        }
+        stop(error, false)
+    })
 }
 
 fn epoch_alarm(engine: &Engine, rang: &Arc<AtomicBool>, deadline: Instant) -> crate::Alarm {

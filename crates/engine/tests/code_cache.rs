@@ -137,3 +137,29 @@ fn a_cache_that_cannot_be_written_costs_only_time() {
     assert!(CodeCache::open(&file).is_err());
     assert_eq!(answer(&engine(&file, Interruption::PollPage)), (42, Origin::Compiled));
 }
+
+#[test]
+fn code_that_is_handed_over_is_used_for_its_own_module_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm = wat::parse_str(r#"(module (memory (export "memory") 1))"#).unwrap();
+    let maker = Engine::new(&EngineOptions::default()).unwrap();
+    let code = maker.precompile(&wasm, &[7; 32]).unwrap();
+    let path = dir.path().join("code");
+    let origin = |bytes: &[u8], digest: u8, mode: u32| {
+        let _ = fs::remove_file(&path);
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let code = Some(std::sync::Arc::new(fs::File::open(&path).unwrap()));
+        let engine = Engine::new(&EngineOptions { code, ..EngineOptions::default() }).unwrap();
+        engine.compile(&wasm, &[digest; 32]).unwrap().origin
+    };
+    assert_eq!(origin(&code, 7, 0o644), Origin::Cached);
+    assert_eq!(origin(&code, 8, 0o644), Origin::Compiled, "another module's");
+    assert_eq!(origin(&code, 7, 0o666), Origin::Compiled, "others can write it");
+    for damaged in [0, 23, 24, 56, code.len() - 1] {
+        assert_eq!(origin(&code[..damaged], 7, 0o644), Origin::Compiled, "{damaged} bytes");
+    }
+    let mut altered = code.clone();
+    altered[100] ^= 1;
+    assert_eq!(origin(&altered, 7, 0o644), Origin::Compiled);
+}

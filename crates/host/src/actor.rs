@@ -11,6 +11,7 @@ use std::{
 };
 
 use claims::VerifiedModule;
+use engine::Stop;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
@@ -51,8 +52,8 @@ struct State {
     traps: BTreeMap<&'static str, u64>,
     /// Some instance has loaded the model at some time.
     loaded: bool,
-    /// Why the latest instance did not start.
-    start_failure: Option<String>,
+    /// Why the latest instance did not start, and whether memory was short.
+    start_failure: Option<(String, bool)>,
     refused: Option<String>,
     stopped: Vec<oneshot::Sender<()>>,
 }
@@ -76,6 +77,12 @@ pub enum StartError {
         actor: String,
         /// What happened.
         reason: String,
+    },
+    /// Its first instance needs more memory than [`LoadOptions::memory_bytes`].
+    #[error("actor `{actor}` does not fit into the memory of an instance")]
+    OutOfMemory {
+        /// The actor's name.
+        actor: String,
     },
     /// It needs longer.
     #[error("actor `{actor}` has not loaded its model after {waited:?}")]
@@ -145,7 +152,10 @@ impl Actor {
             if state.loaded {
                 return Ok(());
             }
-            if let Some(reason) = &state.start_failure {
+            if let Some((reason, out_of_memory)) = &state.start_failure {
+                if *out_of_memory {
+                    return Err(StartError::OutOfMemory { actor: actor() });
+                }
                 return Err(StartError::Failed { actor: actor(), reason: reason.clone() });
             }
             if state.instances.iter().all(|state| *state == InstanceState::Gone) {
@@ -421,7 +431,8 @@ impl Worker {
     fn failed(&self, ending: &Ending) {
         let reason = ending.describe();
         error!(actor.name = %self.name(), instance = self.index, %reason, "Instance did not start");
-        self.shared.lock().start_failure = Some(reason);
+        let out_of_memory = ending.trap_reason() == Some(Stop::OutOfMemory.reason());
+        self.shared.lock().start_failure = Some((reason, out_of_memory));
         self.shared.changed.notify_all();
     }
 

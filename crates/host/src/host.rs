@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use claims::{Policy, VerifiedModule};
-use engine::{Engine, EngineError, EngineOptions, Interruption};
+use engine::{CompileError, Engine, EngineError, EngineOptions, Interruption};
 use tracing::{info, warn};
 
 use crate::{
@@ -139,6 +140,13 @@ impl HostBuilder {
         self
     }
 
+    /// Uses code that [`Host::precompile`] made in another process, for its own module only.
+    #[must_use]
+    pub fn code(mut self, code: File) -> Self {
+        self.engine.code = Some(Arc::new(code));
+        self
+    }
+
     /// Stops guests in this way instead of the best one for the machine.
     #[must_use]
     pub fn interruption(mut self, interruption: Interruption) -> Self {
@@ -222,6 +230,15 @@ impl Host {
     /// How guests that run too long are stopped here.
     pub fn interruption(&self) -> Interruption {
         self.inner.engine.interruption()
+    }
+
+    /// Compiles a module for a process that is handed the code ([`HostBuilder::code`]); nothing of
+    /// it is loaded here.
+    ///
+    /// # Errors
+    /// [`CompileError`] when the module is malformed or uses what guests may not use.
+    pub fn precompile(&self, module: &VerifiedModule) -> Result<Vec<u8>, CompileError> {
+        self.inner.engine.precompile(module.bytes(), module.digest().as_bytes())
     }
 
     /// Compiles the module (or finds its code in the cache) and starts its instances. They load

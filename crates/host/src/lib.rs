@@ -4,9 +4,12 @@
 //! it, each on a thread of its own. Providers reach an actor through
 //! [`provider::ActorService`]; an actor reaches its providers through waPC host calls, as far as
 //! its claims and its links allow.
+//!
+//! A [`command`] is a verified module of another kind: a WASI program, run to its end.
 
 mod actor;
 mod capabilities;
+pub mod command;
 mod host;
 mod identity;
 mod instance;

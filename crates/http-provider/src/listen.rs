@@ -58,6 +58,7 @@ pub(crate) struct Server {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     stop: watch::Sender<bool>,
+    draining: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -68,11 +69,20 @@ impl Server {
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> io::Result<Self> {
-        let listener = bind(address)?;
+        Self::start_on(bind(address)?, limits, service)
+    }
+
+    /// Accepts on a socket that listens already.
+    pub(crate) fn start_on(
+        listener: TcpListener,
+        limits: Limits,
+        service: Arc<dyn Service>,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let mut limits = limits;
         limits.max_connections = affordable_connections(limits.max_connections);
         let connections = Arc::default();
+        let draining = Arc::default();
         let (stop, stopped) = watch::channel(false);
         let accepting = Accepting {
             listener,
@@ -80,11 +90,12 @@ impl Server {
                 limits: Arc::new(limits),
                 service,
                 crowded: Arc::default(),
+                draining: Arc::clone(&draining),
                 stopped,
             },
             connections: Arc::clone(&connections),
         };
-        Ok(Self { address, connections, stop, task: tokio::spawn(accepting.run()) })
+        Ok(Self { address, connections, stop, draining, task: tokio::spawn(accepting.run()) })
     }
 
     /// Where it listens.
@@ -95,6 +106,11 @@ impl Server {
     /// How many connections are open, kept up to date by the accept loop.
     pub(crate) fn connections(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.connections)
+    }
+
+    /// Goes on accepting, but ends each connection with its next answer.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Stops to accept, and ends each connection when its current request is answered.
@@ -174,6 +190,8 @@ struct Context {
     service: Arc<dyn Service>,
     /// Set while more than half of the connections are taken: idle ones then end sooner.
     crowded: Arc<AtomicBool>,
+    /// Set while clients are to go elsewhere with what they ask next.
+    draining: Arc<AtomicBool>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -295,8 +313,10 @@ async fn serve(stream: TcpStream, client: SocketAddr, mut context: Context) {
     let gate = Gate::new(stream, Arc::clone(&ledger), Arc::clone(&context.limits));
     let service = {
         let (ledger, service) = (Arc::clone(&ledger), Arc::clone(&context.service));
+        let draining = Arc::clone(&context.draining);
         service_fn(move |request| {
-            answer(request, client, Arc::clone(&ledger), Arc::clone(&service))
+            let (ledger, draining) = (Arc::clone(&ledger), Arc::clone(&draining));
+            answer(request, client, ledger, draining, Arc::clone(&service))
         })
     };
     let connection = http1::Builder::new()
@@ -327,6 +347,7 @@ async fn answer(
     request: Request<Incoming>,
     client: SocketAddr,
     ledger: Arc<Ledger>,
+    draining: Arc<AtomicBool>,
     service: Arc<dyn Service>,
 ) -> Result<Response, std::convert::Infallible> {
     let _answered = Answered(&ledger);
@@ -343,7 +364,7 @@ async fn answer(
     let headers = response.headers_mut();
     headers.insert(request_id::HEADER, id.to_header_value());
     headers.insert(header::SERVER, HeaderValue::from_static("graphlet"));
-    if last || ledger.is_stopping() {
+    if last || ledger.is_stopping() || draining.load(Ordering::Relaxed) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use crate::{
     admin::{Admin, Readiness},
     endpoint::Endpoint,
     limits::Limits,
-    listen::Server,
+    listen::{Server, Service},
     metrics::Metrics,
 };
 
@@ -29,7 +29,8 @@ pub const DEFAULT_ADMIN_ADDRESS: SocketAddr =
 ///
 /// Link values: `PORT` (all interfaces, as waSCC's own provider does) or `LISTEN` (an address such
 /// as `127.0.0.1:8081`; wins over `PORT`), and those of [`Limits::KEYS`]. Port 0 takes any free
-/// port; [`HttpProvider::bound`] tells which. Its methods must be called within a tokio runtime
+/// port; [`HttpProvider::bound`] tells which. A link with neither takes the sockets that
+/// [`HttpProvider::inherit`] was given. Its methods must be called within a tokio runtime
 /// with I/O and time.
 pub struct HttpProvider {
     limits: Limits,
@@ -37,6 +38,7 @@ pub struct HttpProvider {
     readiness: Arc<Readiness>,
     servers: Mutex<Vec<(Bound, Server)>>,
     admin: Mutex<Option<Server>>,
+    inherited: Mutex<Vec<TcpListener>>,
 }
 
 /// A link that works.
@@ -59,6 +61,22 @@ impl HttpProvider {
             readiness: Arc::default(),
             servers: Mutex::default(),
             admin: Mutex::default(),
+            inherited: Mutex::default(),
+        }
+    }
+
+    /// Sockets that listen already, bound by whoever started this process; the first link that
+    /// names no address takes them all.
+    pub fn inherit(&self, sockets: Vec<TcpListener>) {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner).extend(sockets);
+    }
+
+    /// Goes on taking requests, but is not ready any more, and closes each connection with its
+    /// next answer, so that clients find another server for what they ask then.
+    pub fn drain(&self) {
+        self.readiness.stop();
+        for (_, server) in &*self.servers.lock().unwrap_or_else(PoisonError::into_inner) {
+            server.drain();
         }
     }
 
@@ -91,36 +109,71 @@ impl HttpProvider {
 
     fn listen(&self, actor: ActorHandle, link: &Link) -> Result<(), ProviderError> {
         check_keys(link)?;
-        let address = address(link)?;
         let limits = self.limits.with_values(&link.values).map_err(|error| {
             ProviderError::Value { key: error.key.clone(), reason: error.to_string() }
         })?;
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let sockets = self.sockets(link)?;
         if self.readiness.is_stopping() {
             let source = io::Error::other("the provider is stopping");
-            return Err(cannot_listen(address, source));
+            return Err(ProviderError::Resource { what: "cannot listen".into(), source });
         }
         let identity = actor.identity().clone();
         let metrics = self.metrics.of_actor(&identity);
-        let endpoint = Endpoint::new(Arc::clone(&actor), limits.clone(), metrics);
-        let server = Server::start(address, limits, Arc::new(endpoint))
-            .map_err(|source| cannot_listen(address, source))?;
-        info!(
-            address = %server.address(),
-            actor.name = %identity.name,
-            actor.key = %identity.subject,
-            link.binding = %link.binding,
-            "Actor served over HTTP"
-        );
-        self.metrics.watch(Arc::clone(&actor), server.connections());
+        let endpoint = Arc::new(Endpoint::new(Arc::clone(&actor), limits.clone(), metrics));
+        for socket in sockets {
+            let server = socket.serve(limits.clone(), Arc::clone(&endpoint) as _)?;
+            info!(
+                address = %server.address(),
+                actor.name = %identity.name,
+                actor.key = %identity.subject,
+                link.binding = %link.binding,
+                "Actor served over HTTP"
+            );
+            self.metrics.watch(Arc::clone(&actor), server.connections());
+            let bound = Bound {
+                subject: identity.subject.clone(),
+                binding: link.binding.clone(),
+                address: server.address(),
+            };
+            servers.push((bound, server));
+        }
         self.readiness.add(actor);
-        let bound = Bound {
-            subject: identity.subject,
-            binding: link.binding.clone(),
-            address: server.address(),
-        };
-        servers.push((bound, server));
         Ok(())
+    }
+
+    /// Where a link is to be answered: at the address that it names, else on the sockets that
+    /// were inherited.
+    fn sockets(&self, link: &Link) -> Result<Vec<Socket>, ProviderError> {
+        let named = link.values.contains_key(LISTEN) || link.values.contains_key(PORT);
+        let mut inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        if named || inherited.is_empty() {
+            return Ok(vec![Socket::Address(address(link)?)]);
+        }
+        Ok(std::mem::take(&mut *inherited).into_iter().map(Socket::Open).collect())
+    }
+}
+
+/// What a server listens on.
+enum Socket {
+    Address(SocketAddr),
+    Open(TcpListener),
+}
+
+impl Socket {
+    fn serve(self, limits: Limits, service: Arc<dyn Service>) -> Result<Server, ProviderError> {
+        match self {
+            Self::Address(address) => Server::start(address, limits, service)
+                .map_err(|source| cannot_listen(address, source)),
+            Self::Open(socket) => socket
+                .set_nonblocking(true)
+                .and_then(|()| tokio::net::TcpListener::from_std(socket))
+                .and_then(|socket| Server::start_on(socket, limits, service))
+                .map_err(|source| ProviderError::Resource {
+                    what: "cannot use an inherited socket".into(),
+                    source,
+                }),
+        }
     }
 }
 

@@ -300,3 +300,39 @@ async fn a_client_that_reads_its_answer_slowly_is_not_idle() {
     }
     assert!(read > BYTES, "cut off after {read} bytes");
 }
+
+#[tokio::test]
+async fn while_it_drains_each_answer_ends_its_connection_and_new_ones_are_served() {
+    let served = serve_with(FakeActor::echo(), &[]).await;
+    let mut kept = Client::connect(served.address).await;
+    let answer = kept.exchange(GET).await;
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    served.provider.drain();
+    for mut client in [kept, Client::connect(served.address).await] {
+        let answer = client.exchange(GET).await;
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        client.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_link_without_an_address_is_answered_on_every_inherited_socket() {
+    let provider = http_provider::HttpProvider::new(http_provider::Limits::default());
+    let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+    provider.inherit(sockets.into());
+    let link = |values| host::provider::Link {
+        capability: "wascc:http_server".into(),
+        binding: "default".into(),
+        values,
+    };
+    let none = std::collections::BTreeMap::new();
+    provider.link(std::sync::Arc::new(FakeActor::echo()), &link(none.clone())).await.unwrap();
+    for address in addresses {
+        assert_eq!(once(address, GET).await.status, 200);
+    }
+    let bound: Vec<_> = provider.bound().into_iter().map(|bound| bound.address).collect();
+    assert_eq!(bound, addresses);
+    let second = provider.link(std::sync::Arc::new(FakeActor::echo()), &link(none)).await;
+    second.expect_err("the sockets are taken");
+}

@@ -7,6 +7,7 @@ mod compare;
 mod init;
 mod inspect;
 pub mod keys;
+mod pod;
 mod run;
 pub mod sign;
 mod verify;
@@ -36,6 +37,8 @@ pub enum Command {
     Sign(sign::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    #[command(hide = true)]
+    Pod(pod::Args),
 }
 
 /// Runs a subcommand.
@@ -50,6 +53,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Sign(args) => sign::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Pod(args) => pod::run(&args),
     }
 }
 

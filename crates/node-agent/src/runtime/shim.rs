@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Exit,
+    descriptor::close_others_on_exec,
     limits::{self, Limits, Meter, Verdict},
     log_writer::{LogWriter, MAX_FILE_BYTES, Source},
     process::Process,
@@ -126,8 +127,12 @@ pub(crate) const CANNOT_START: i32 = 128;
 fn run(plan: &Plan, dir: &RunDir, descriptors: [OwnedFd; 4]) -> io::Result<Exit> {
     let [command, theirs, ours, _lock] = descriptors;
     let log = LogWriter::open(&plan.log, MAX_FILE_BYTES)?;
+    // Its child stays there: it could not enter by itself.
+    std::env::set_current_dir(&plan.empty_dir)?;
+    // Whoever started the agent may have left it something open.
+    close_others_on_exec()?;
     restrict(plan.uid.is_some())?;
-    let mut child = start(plan, &command, theirs)?;
+    let mut child = start(plan.uid, &command, theirs)?;
     drop(command);
     let pod = Process::of(child.id());
     let ready = pod.and_then(|pod| {
@@ -195,19 +200,18 @@ const MAX_FILES: u64 = 4096;
 // Instances and their compilers. Counts per user id, and each pod has its own.
 const MAX_THREADS: u64 = 2048;
 
-fn start(plan: &Plan, program: &OwnedFd, channel: OwnedFd) -> io::Result<Child> {
+fn start(uid: Option<u32>, program: &OwnedFd, channel: OwnedFd) -> io::Result<Child> {
     // By its descriptor: the folders above the program may be closed to the pod's user.
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command
         .arg0("graphlet")
         .arg("pod")
         .env_clear()
-        .current_dir(&plan.empty_dir)
         .process_group(0)
         .stdin(Stdio::from(channel))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if let Some(uid) = plan.uid {
+    if let Some(uid) = uid {
         // Root's other groups are dropped with the user.
         command.gid(uid).uid(uid);
     }

@@ -3,7 +3,7 @@
 //! [`super::watch`].
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt as _,
@@ -250,10 +250,42 @@ impl Runtime {
         }
     }
 
-    /// Pods of which something is kept here: an address, a user id. Those that the cluster does
-    /// not know any more should be removed.
+    /// Pods of which something is kept here: an address, a user id.
     pub fn known_pod_uids(&self) -> Vec<String> {
         self.inner.addresses().pods()
+    }
+
+    /// Removes all that there is of pods that are not among `uids`: what an agent left that ended
+    /// before its pods did. To be called once the pods of this node are known.
+    pub async fn retain_pods(&self, uids: &BTreeSet<String>) {
+        let strangers: BTreeMap<_, _> = self
+            .containers()
+            .into_iter()
+            .map(|container| container.spec.pod)
+            .filter(|pod| !uids.contains(&pod.uid))
+            .map(|pod| (pod.uid.clone(), pod))
+            .collect();
+        for pod in strangers.values() {
+            self.remove_pod(pod).await;
+        }
+        let state = self.inner.config.state_dir.clone();
+        let known = uids.clone();
+        let swept = tokio::task::spawn_blocking(move || {
+            // Logs are named after namespace, pod and uid; neither holds an underscore.
+            sweep(&state.join("logs"), |name| {
+                name.rsplit('_').next().is_some_and(|uid| known.contains(uid))
+            })?;
+            sweep(&state.join("volumes"), |name| known.contains(name))
+        });
+        if let Ok(Err(error)) = swept.await {
+            warn!(%error, "Logs or volumes of former pods were not removed");
+        }
+        let now = SystemTime::now();
+        for uid in self.known_pod_uids().iter().filter(|uid| !uids.contains(*uid)) {
+            if let Err(error) = self.inner.addresses().forget(uid, now) {
+                warn!(pod.uid = %uid, %error, "Address of a former pod was not released");
+            }
+        }
     }
 
     /// What a container uses now; `None` when it does not run.
@@ -335,6 +367,17 @@ impl Runtime {
         };
         Ok(logs::stream(reader, follow, ended))
     }
+}
+
+/// Removes the folders in `folder` whose names nobody wants to keep.
+fn sweep(folder: &Path, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(&keep) {
+            gone_is_fine(fs::remove_dir_all(entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// There is one run only.
