@@ -87,6 +87,29 @@ class Conv2d(Geometry):
 
 
 @dataclass(frozen=True)
+class WinogradConv2d(Geometry):
+    """A 3x3 window at stride 1 without groups, on transformed weights."""
+
+    symbol = "graphlet_conv2d_winograd_f32"
+    takes_residual = True
+
+    n: int
+    ic: int
+    ih: int
+    iw: int
+    oc: int
+    oh: int
+    ow: int
+    pt: int
+    pl: int
+
+    @property
+    def macs(self) -> int:
+        """Those of the plain convolution, so that layers can be compared."""
+        return self.n * self.oc * self.oh * self.ow * self.ic * 9
+
+
+@dataclass(frozen=True)
 class DepthwiseConv2d(Geometry):
     """One filter for each channel."""
 

@@ -24,11 +24,17 @@ from graphlet_compiler.kernels import (
     GlobalAveragePool,
     KernelCall,
     MaxPool2d,
+    WinogradConv2d,
 )
+from graphlet_compiler.packing import CONV_LANES
 
 # Operators whose arithmetic dominates a network: one that no kernel takes runs several times
 # slower and is reported.
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+# Narrower maps leave too much of their tiles empty for the transformed weights, four times the
+# plain ones, to be worth reading.
+_WINOGRAD_WIDTH = 13
 
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
@@ -287,7 +293,16 @@ def conv_geometry(
     whole = (ih, iw, oh, ow, kh, kw, pt, pl, groups) == (1, 1, 1, 1, 1, 1, 0, 0, 1)
     if whole and pointwise_as_dense:
         return Dense(n, ic, oc)
-    return Conv2d(n, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, dh, dw, pt, pl, groups)
+    plain = Conv2d(n, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, dh, dw, pt, pl, groups)
+    return WinogradConv2d(n, ic, ih, iw, oc, oh, ow, pt, pl) if _gains(plain) else plain
+
+
+def _gains(conv: Conv2d) -> bool:
+    """Whether Winograd's method is faster."""
+    window = (conv.kh, conv.kw, conv.sh, conv.sw, conv.dh, conv.dw, conv.groups)
+    wide = min(conv.oh, conv.ow) >= _WINOGRAD_WIDTH
+    # Transforms cost per channel, products per pair of channels.
+    return window == (3, 3, 1, 1, 1, 1, 1) and wide and min(conv.ic, conv.oc) >= CONV_LANES
 
 
 def pool_kernel(graph: Graph, node: Node) -> KernelCall | None:
@@ -423,6 +438,8 @@ def _pack(geometry: Geometry, chain: _Chain) -> tuple[Array, Array]:
             packing.pack_conv(weight, geometry.groups),
             packing.pack_conv_bias(bias, geometry.groups),
         )
+    if isinstance(geometry, WinogradConv2d):
+        return packing.pack_winograd(weight), packing.pack_conv_bias(bias, 1)
     if isinstance(geometry, DepthwiseConv2d):
         return packing.pack_depthwise(weight), bias.astype(np.float32)
     matrix = weight if chain.dense else weight.reshape(weight.shape[0], -1).T

@@ -30,6 +30,27 @@ def pack_conv_bias(bias: Floats, groups: int) -> Floats:
     return np.ascontiguousarray(_pad(grouped, 1, CONV_LANES).reshape(-1))
 
 
+def pack_winograd(weight: Floats) -> Floats:
+    """``[oc, ic, 3, 3]`` to ``[36, ceil(oc / 8), ic, 8]``: each filter at 6x6 points."""
+    oc, ic = weight.shape[:2]
+    points = winograd_matrix()
+    products = np.einsum("ia,ocab,jb->ijoc", points, weight.astype(np.float64), points)
+    padded = _pad(products.reshape(36, oc, ic).astype(np.float32), 1, CONV_LANES)
+    blocks = padded.reshape(36, -1, CONV_LANES, ic)
+    return np.ascontiguousarray(blocks.transpose(0, 1, 3, 2))
+
+
+def winograd_matrix() -> Floats:
+    """A filter of three taps at the kernel's points: 0, 5/8, -5/8, 3/2, -3/2 and infinity."""
+    inner, outer = 0.625, 1.5
+    rows = []
+    for point in (0.0, inner, -inner, outer, -outer):
+        # The slope there of x (x^2 - inner^2) (x^2 - outer^2).
+        slope = np.prod([point - p for p in (0, inner, -inner, outer, -outer) if p != point])
+        rows.append([1 / slope, point / slope, point * point / slope])
+    return np.array([*rows, [0.0, 0.0, 1.0]])
+
+
 def pack_depthwise(weight: Floats) -> Floats:
     """``[c, 1, kh, kw]`` to ``[c, kh * kw]``."""
     return np.ascontiguousarray(weight.reshape(weight.shape[0], -1).astype(np.float32))

@@ -28,7 +28,14 @@ from graphlet_compiler import (
 from graphlet_compiler.errors import UnsupportedOperatorError
 from graphlet_compiler.graph import Graph
 from graphlet_compiler.graph_json import ExecutorGraph
-from graphlet_compiler.kernels import Conv2d, Dense, DepthwiseConv2d, GlobalAveragePool, MaxPool2d
+from graphlet_compiler.kernels import (
+    Conv2d,
+    Dense,
+    DepthwiseConv2d,
+    GlobalAveragePool,
+    MaxPool2d,
+    WinogradConv2d,
+)
 from graphlet_compiler.spec import ModelSpec
 
 Array = NDArray[Any]
@@ -147,6 +154,33 @@ def _conv2d(pointers: list[Array | None], numbers: list[float], output: Array) -
     _clamped(np.concatenate(parts, 1) + biases, residual, numbers, output)
 
 
+def _winograd(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
+    """By the definition: tiles and weights at 6x6 points, and back."""
+    x, packed, bias, residual = pointers
+    assert x is not None and packed is not None and bias is not None
+    g = WinogradConv2d(*(int(value) for value in numbers[:-2]))
+    weight = packed.reshape(36, -1, g.ic, 8).transpose(0, 1, 3, 2).reshape(36, -1, g.ic)[:, : g.oc]
+    down, across = -(-g.oh // 4), -(-g.ow // 4)
+    padded = np.zeros((g.n, g.ic, down * 4 + 2, across * 4 + 2))
+    height, width = min(g.ih, down * 4 + 2 - g.pt), min(g.iw, across * 4 + 2 - g.pl)
+    inside = x.reshape(g.n, g.ic, g.ih, g.iw)[:, :, :height, :width]
+    padded[:, :, g.pt : g.pt + height, g.pl : g.pl + width] = inside
+    tiles = sliding_window_view(padded, (6, 6), (2, 3))[:, :, ::4, ::4]
+    points = np.array([0, 0.625, -0.625, 1.5, -1.5])
+    # A polynomial with these roots but one, and with all of them: what multiplies a tile.
+    to = [[*np.poly(np.delete(points, i))[::-1].tolist(), 0.0] for i in range(5)]
+    to.append(np.poly(points)[::-1].tolist())
+    back = np.array([[*points**power, float(power == 3)] for power in range(4)])
+    inputs = np.einsum("ia,nchwab,jb->ijnchw", to, tiles, to, optimize=True)
+    products = np.einsum(
+        "koc,knchw->knohw", weight, inputs.reshape(36, *inputs.shape[2:]), optimize=True
+    )
+    products = products.reshape(6, 6, *products.shape[1:])
+    result = np.einsum("ai,ijnohw,bj->nohawb", back, products, back, optimize=True)
+    result = result.reshape(g.n, g.oc, down * 4, across * 4)[:, :, : g.oh, : g.ow]
+    _clamped(result + bias[: g.oc].reshape(1, -1, 1, 1), residual, numbers, output)
+
+
 def _depthwise(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
     x, weight, bias, residual = pointers
     assert x is not None and weight is not None and bias is not None
@@ -193,6 +227,7 @@ def _windows(x: Array, g: Any, fill: float = 0.0) -> Array:
 
 _KERNELS = {
     "graphlet_conv2d_f32": _conv2d,
+    "graphlet_conv2d_winograd_f32": _winograd,
     "graphlet_depthwise_conv2d_f32": _depthwise,
     "graphlet_dense_f32": _dense,
     "graphlet_max_pool2d_f32": _max_pool,

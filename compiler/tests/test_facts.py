@@ -61,7 +61,8 @@ def test_check_counts_the_arithmetic_of_each_node(tmp_path: Path) -> None:
     assert answer["macs"] == sum(macs.values())
     assert answer["output"]["shape"] == [1, 10]
     assert answer["kernels"] == {
-        "graphlet_conv2d_f32": 2,
+        "graphlet_conv2d_f32": 1,
+        "graphlet_conv2d_winograd_f32": 1,
         "graphlet_dense_f32": 1,
         "graphlet_max_pool2d_f32": 2,
     }

@@ -32,6 +32,22 @@ def test_the_bias_of_a_convolution_is_padded_group_by_group() -> None:
     assert packed.dtype == np.float32
 
 
+@pytest.mark.parametrize("oc", [8, 11])
+def test_winograd_packs_filters_whose_products_are_convolutions(oc: int) -> None:
+    ic = 3
+    weight = weights(oc, ic, 3, 3)
+    packed = packing.pack_winograd(weight)
+    assert packed.shape == (36, -(-oc // 8), ic, 8) and packed.flags.c_contiguous
+    assert not packed[:, -1, :, oc % 8 or 8 :].any()
+    at_points = packed.transpose(0, 1, 3, 2).reshape(6, 6, -1, ic)[:, :, :oc]
+    # At infinity lies the last tap; at a point the polynomial over its denominator.
+    np.testing.assert_allclose(at_points[5, 5], weight[:, :, 2, 2], rtol=1e-6)
+    point, slope = 1.5, 2 * 1.5**2 * (1.5**2 - 0.625**2)
+    powers = np.array([1, point, point**2]) / slope
+    expected = np.einsum("a,ocab,b->oc", powers, weight.astype(np.float64), powers)
+    np.testing.assert_allclose(at_points[3, 3], expected, rtol=1e-6)
+
+
 def test_a_depthwise_filter_is_plain() -> None:
     weight = weights(5, 1, 3, 3)
     np.testing.assert_array_equal(packing.pack_depthwise(weight), weight.reshape(5, 9))

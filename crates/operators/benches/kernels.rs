@@ -70,6 +70,17 @@ fn classes() -> Vec<(&'static str, Vec<Case>)> {
             ],
         ),
         (
+            "winograd",
+            vec![
+                Case::winograd(64, 64, 56),
+                Case::winograd(128, 128, 28),
+                Case::winograd(256, 256, 14),
+                Case::winograd(16, 64, 54),
+                Case::winograd(32, 128, 27),
+                Case::winograd(64, 256, 13),
+            ],
+        ),
+        (
             "3x3 stride 2",
             vec![
                 Case::conv(3, 32, 224, 3, 2),

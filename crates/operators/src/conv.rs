@@ -5,6 +5,7 @@
 //! | 1x1, stride 1, no padding | the input where it lies | [`tile::pointwise`] |
 //! | 1x1 otherwise, tiny maps, colliding planes | the pixels it needs, one behind another | [`tile::pointwise`] |
 //! | three columns at stride 1 | padded rows | [`tile::rows_of_three`] |
+//! | three, five, seven columns at stride 2 | padded rows, even and odd columns apart | [`tile::split_rows`] |
 //! | anything else | padded rows, split by the stride | [`tile::table`] |
 //!
 //! Groups are convolutions of their own. The input passes in chunks that fit the second-level
@@ -39,6 +40,8 @@ enum Plan {
     Pixels { chunk: usize, plane: usize },
     /// Padded planes and one offset for each window row of three columns.
     RowsOfThree(Padded),
+    /// Padded planes, even and odd columns apart, and one offset for each window row.
+    SplitRows(Padded),
     /// Padded planes and one offset for each tap.
     Table(Padded),
 }
@@ -62,6 +65,11 @@ impl Plan {
         let padded = Padded::plan(channels, rows, columns)?;
         if columns.kernel == 3 && columns.stride == 1 && columns.dilation == 1 {
             Ok(Self::RowsOfThree(padded))
+        } else if [3, 5, 7].contains(&columns.kernel)
+            && columns.stride == 2
+            && columns.dilation == 1
+        {
+            Ok(Self::SplitRows(padded))
         } else {
             Ok(Self::Table(padded))
         }
@@ -72,7 +80,9 @@ impl Plan {
         let (offsets, input) = match self {
             Self::InPlace { .. } => (0, 0),
             Self::Pixels { plane, .. } => (0, conv.group_inputs * plane),
-            Self::RowsOfThree(padded) => (conv.steps() / 3, padded.len()),
+            Self::RowsOfThree(padded) | Self::SplitRows(padded) => {
+                (conv.steps() / conv.columns.kernel, padded.len())
+            }
             Self::Table(padded) => (conv.steps(), padded.len()),
         };
         (offsets.next_multiple_of(LINE), input)
@@ -93,7 +103,7 @@ pub(crate) unsafe fn conv2d(conv: &Conv2d, buffers: ConvBuffers) -> Result<(), K
         let (offsets, input) = scratch.split_at_mut(offsets);
         let table = match &plan {
             Plan::InPlace { .. } | Plan::Pixels { .. } => None,
-            Plan::RowsOfThree(padded) => Some((padded, 1)),
+            Plan::RowsOfThree(padded) | Plan::SplitRows(padded) => Some((padded, 1)),
             Plan::Table(padded) => Some((padded, conv.columns.kernel)),
         };
         if let Some((padded, columns)) = table {
@@ -147,6 +157,7 @@ unsafe fn one_group(
         input_row: 0,
         input_plane: conv.input_plane(),
         offsets,
+        odd: 0,
         steps: conv.steps(),
         weights: buffers.weights,
         bias: buffers.bias,
@@ -198,17 +209,18 @@ unsafe fn one_group(
                 }
             }
         }
-        Plan::RowsOfThree(padded) | Plan::Table(padded) => {
+        Plan::RowsOfThree(padded) | Plan::SplitRows(padded) | Plan::Table(padded) => {
             for first in (0..conv.rows.output).step_by(padded.chunk()) {
                 let rows = padded.chunk().min(conv.rows.output - first);
                 // SAFETY: `fill` wrote the input of these rows into `scratch`, where every tap's
-                // rows hold `max(width, 4)` values from its offset on (`Padded::plan`), and two
-                // more where three columns share an offset; outputs as above.
+                // rows hold `max(width, 4)` values from its offset on (`Padded::plan`), and as many
+                // more as columns of a phase share an offset; outputs as above.
                 unsafe {
                     padded.fill(buffers.x, scratch, first, rows);
                     let sweep = Sweep {
                         input: scratch.as_ptr(),
                         input_row: padded.row(),
+                        odd: padded.odd(),
                         output: buffers.y.add(first * width),
                         residual: at(buffers.residual, first * width),
                         output_row: width,
@@ -218,6 +230,11 @@ unsafe fn one_group(
                     };
                     match plan {
                         Plan::RowsOfThree(_) => tile::rows_of_three(&sweep),
+                        Plan::SplitRows(_) => match conv.columns.kernel {
+                            3 => tile::split_rows::<3>(&sweep),
+                            5 => tile::split_rows::<5>(&sweep),
+                            _ => tile::split_rows::<7>(&sweep),
+                        },
                         _ => tile::table(&sweep),
                     }
                 }
@@ -311,14 +328,15 @@ mod tests {
             (64, 56, 1, 2, "pixels"),
             (64, 1, 1, 1, "pixels"),
             (64, 14, 3, 1, "rows of three"),
-            (64, 14, 3, 2, "table"),
-            (3, 224, 7, 2, "table"),
+            (64, 14, 3, 2, "split rows"),
+            (3, 224, 7, 2, "split rows"),
             (64, 14, 5, 1, "table"),
         ] {
             let got = match Plan::new(&square(inputs, 8, side, kernel, stride)) {
                 Ok(Plan::InPlace { .. }) => "in place",
                 Ok(Plan::Pixels { .. }) => "pixels",
                 Ok(Plan::RowsOfThree(_)) => "rows of three",
+                Ok(Plan::SplitRows(_)) => "split rows",
                 Ok(Plan::Table(_)) => "table",
                 Err(_) => "none",
             };

@@ -82,6 +82,11 @@ impl Padded {
         self.rows.stride * self.pitch
     }
 
+    /// Values between the even columns of a row and its odd ones, at stride 2.
+    pub(crate) fn odd(&self) -> usize {
+        self.width
+    }
+
     /// Place of one tap's input for the first output of a chunk.
     fn tap(&self, channel: usize, row: usize, column: usize) -> usize {
         let column = column * self.columns.dilation;

@@ -113,6 +113,37 @@ pub fn pack_conv2d(conv: &Conv2d, weights: &[f32]) -> Vec<f32> {
     groups.flat_map(|group| pack(group, conv.steps(), 8)).collect()
 }
 
+/// Transforms `[oc][ic][3][3]` weights for Winograd's convolution and packs them as
+/// `[36][ceil(oc / 8)][ic][8]`: `G g G^T` with one row of `G` for each of the points 0, 5/8, -5/8,
+/// 3/2, -3/2 and infinity.
+#[must_use]
+pub fn winograd(conv: &Conv2d, weights: &[f32]) -> Vec<f32> {
+    let (a, b) = (0.625_f64, 1.5_f64);
+    let (aa, bb) = (a * a, b * b);
+    // A point's powers, divided by the derivative there of x (x^2 - a^2) (x^2 - b^2).
+    let row = |point: f64, slope: f64| [1.0 / slope, point / slope, point * point / slope];
+    let (inner, outer) = (2.0 * aa * (aa - bb), 2.0 * bb * (bb - aa));
+    let g = [
+        row(0.0, aa * bb),
+        row(a, inner),
+        row(-a, inner),
+        row(b, outer),
+        row(-b, outer),
+        [0.0, 0.0, 1.0],
+    ];
+    let inputs = conv.group_inputs;
+    let mut packed = Vec::new();
+    for (down, across) in (0..36).map(|product| (g[product / 6], g[product % 6])) {
+        let at_point = |filter: &[f32]| {
+            let terms = (0..9).map(|i| down[i / 3] * across[i % 3] * f64::from(filter[i]));
+            terms.sum::<f64>() as f32
+        };
+        let values: Vec<f32> = weights.chunks_exact(9).map(at_point).collect();
+        packed.extend(pack(&values, inputs, 8));
+    }
+    packed
+}
+
 /// Packs `[oc]` biases as `[groups][ceil(ocg / 8) * 8]`.
 #[must_use]
 pub fn pack_conv2d_bias(conv: &Conv2d, bias: &[f32]) -> Vec<f32> {

@@ -1,5 +1,3 @@
 //! Vectors without relaxed SIMD: multiply, then add, the same bits on every host.
 
-use core::arch::wasm32::f32x4_mul;
-
 wasm_vector!(|a, b, c| f32x4_add(f32x4_mul(a, b), c));

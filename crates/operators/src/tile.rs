@@ -41,10 +41,13 @@ pub(crate) struct Sweep {
     pub(crate) input_row: usize,
     /// Values between two input channels; read by [`pointwise`] alone.
     pub(crate) input_plane: usize,
-    /// Byte offsets from `input`; [`rows_of_three`] reads one for three steps, [`table`] one
-    /// for each, [`pointwise`] none.
+    /// Byte offsets from `input`; [`rows_of_three`] reads one for three steps, [`split_rows`]
+    /// one for a window row, [`table`] one for each, [`pointwise`] none.
     pub(crate) offsets: *const u32,
-    /// Reduction steps; a multiple of three for [`rows_of_three`].
+    /// Values between the even columns of a row and its odd ones; read by [`split_rows`] alone.
+    pub(crate) odd: usize,
+    /// Reduction steps; a multiple of the window's columns for [`rows_of_three`] and
+    /// [`split_rows`].
     pub(crate) steps: usize,
     /// `[ceil(channels / 8)][steps][8]` weights.
     pub(crate) weights: *const f32,
@@ -121,6 +124,18 @@ unsafe fn pointwise_in_legs(sweep: &Sweep) {
 pub(crate) unsafe fn rows_of_three(sweep: &Sweep) {
     // SAFETY: the caller's promise.
     unsafe { run::<RowsOfThree>(sweep) }
+}
+
+/// Sweeps windows `TAPS` columns wide, at most seven, at stride 2 and dilation 1 over rows split
+/// into even and odd columns: one offset a window row.
+///
+/// # Safety
+/// At each offset, and `odd` values behind it, every output row's input holds
+/// `max(columns, 4) + TAPS / 2` values; the rest as [`pointwise`].
+#[inline(never)]
+pub(crate) unsafe fn split_rows<const TAPS: usize>(sweep: &Sweep) {
+    // SAFETY: the caller's promise.
+    unsafe { run::<SplitRows<TAPS>>(sweep) }
 }
 
 /// Sweeps any window: one offset a step.
@@ -232,6 +247,19 @@ unsafe fn begin(bias: *const f32) -> Tile {
     unsafe { [[F32x4::load(bias), F32x4::load(bias.add(4))]; PIXELS] }
 }
 
+/// `pointer` and `count` values more.
+///
+/// As a sum that does not wrap it becomes the offset of a load, which costs nothing; as a pointer's
+/// it becomes an instruction of its own, two for every eight multiplications.
+///
+/// # Safety
+/// As for [`pointer::add`](pointer#method.add).
+#[inline(always)]
+unsafe fn ahead(pointer: *const f32, count: usize) -> *const f32 {
+    // SAFETY: the caller's promise: a buffer does not wrap around the address space.
+    unsafe { (pointer as usize).unchecked_add(4 * count) as *const f32 }
+}
+
 /// One reduction step: the four values at `pixel` times the eight at `weights`.
 ///
 /// # Safety
@@ -240,7 +268,7 @@ unsafe fn begin(bias: *const f32) -> Tile {
 unsafe fn step(tile: &mut Tile, pixel: *const f32, weights: *const f32) {
     // SAFETY: the caller's promise.
     let (pixels, low, high) =
-        unsafe { (F32x4::load(pixel), F32x4::load(weights), F32x4::load(weights.add(4))) };
+        unsafe { (F32x4::load(pixel), F32x4::load(weights), F32x4::load(ahead(weights, 4))) };
     let spread = [
         pixels.broadcast::<0>(),
         pixels.broadcast::<1>(),
@@ -319,19 +347,19 @@ unsafe fn channels(
                 break;
             }
             pixel = pixel.wrapping_add(plane);
-            step(&mut tile, pixel, weights.add(CHANNELS));
+            step(&mut tile, pixel, ahead(weights, CHANNELS));
             left -= 1;
             if left == 0 {
                 break;
             }
             pixel = pixel.wrapping_add(plane);
-            step(&mut tile, pixel, weights.add(2 * CHANNELS));
+            step(&mut tile, pixel, ahead(weights, 2 * CHANNELS));
             left -= 1;
             if left == 0 {
                 break;
             }
             pixel = pixel.wrapping_add(plane);
-            weights = weights.add(3 * CHANNELS);
+            weights = ahead(weights, 3 * CHANNELS);
         }
         tile
     }
@@ -360,18 +388,59 @@ impl Walk for RowsOfThree {
                 if left == 0 {
                     break;
                 }
-                step(&mut tile, pixel.add(1), weights.add(CHANNELS));
+                step(&mut tile, ahead(pixel, 1), ahead(weights, CHANNELS));
                 left -= 1;
                 if left == 0 {
                     break;
                 }
-                step(&mut tile, pixel.add(2), weights.add(2 * CHANNELS));
+                step(&mut tile, ahead(pixel, 2), ahead(weights, 2 * CHANNELS));
                 left -= 1;
                 if left == 0 {
                     break;
                 }
                 offsets = offsets.add(1);
-                weights = weights.add(3 * CHANNELS);
+                weights = ahead(weights, 3 * CHANNELS);
+            }
+            tile
+        }
+    }
+}
+
+/// See [`split_rows`].
+struct SplitRows<const TAPS: usize>;
+
+impl<const TAPS: usize> Walk for SplitRows<TAPS> {
+    #[inline(always)]
+    unsafe fn reduce(
+        s: &Sweep,
+        base: *const f32,
+        mut weights: *const f32,
+        bias: *const f32,
+    ) -> Tile {
+        let mut left = s.steps;
+        let mut offsets = s.offsets;
+        // SAFETY: the caller's promise; an offset is read only while steps are left.
+        unsafe {
+            let mut tile = begin(bias);
+            'steps: loop {
+                let even = base.wrapping_byte_add(*offsets as usize);
+                let odd = even.wrapping_add(s.odd);
+                // Unrolled by hand, so that places and weights are constants away.
+                macro_rules! taps {
+                    ($($tap:literal)*) => {
+                        $(if $tap < TAPS {
+                            let row = if $tap % 2 == 0 { even } else { odd };
+                            step(&mut tile, ahead(row, $tap / 2), ahead(weights, $tap * CHANNELS));
+                            left -= 1;
+                            if left == 0 {
+                                break 'steps;
+                            }
+                        })*
+                    };
+                }
+                taps!(0 1 2 3 4 5 6);
+                offsets = offsets.add(1);
+                weights = ahead(weights, TAPS * CHANNELS);
             }
             tile
         }
@@ -401,19 +470,19 @@ impl Walk for Table {
                     break;
                 }
                 let pixel = base.wrapping_byte_add(*offsets.add(1) as usize);
-                step(&mut tile, pixel, weights.add(CHANNELS));
+                step(&mut tile, pixel, ahead(weights, CHANNELS));
                 left -= 1;
                 if left == 0 {
                     break;
                 }
                 let pixel = base.wrapping_byte_add(*offsets.add(2) as usize);
-                step(&mut tile, pixel, weights.add(2 * CHANNELS));
+                step(&mut tile, pixel, ahead(weights, 2 * CHANNELS));
                 left -= 1;
                 if left == 0 {
                     break;
                 }
                 offsets = offsets.add(3);
-                weights = weights.add(3 * CHANNELS);
+                weights = ahead(weights, 3 * CHANNELS);
             }
             tile
         }

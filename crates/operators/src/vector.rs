@@ -29,6 +29,15 @@ pub(crate) trait Vector: Copy {
     /// The sum.
     fn add(self, other: Self) -> Self;
 
+    /// The difference.
+    fn sub(self, other: Self) -> Self;
+
+    /// The product.
+    fn mul(self, other: Self) -> Self;
+
+    /// Lane 0.
+    fn first(self) -> f32;
+
     /// `self * factor + addend`, rounded once or twice.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
 

@@ -4,8 +4,9 @@
 macro_rules! wasm_vector {
     (|$a:ident, $b:ident, $c:ident| $mul_add:expr) => {
         use core::arch::wasm32::{
-            f32x4_add, f32x4_pmax, f32x4_pmin, f32x4_splat, i32x4_shuffle, i64x2_shuffle, v128,
-            v128_load, v128_load32_splat, v128_store,
+            f32x4_add, f32x4_extract_lane, f32x4_mul, f32x4_pmax, f32x4_pmin, f32x4_splat,
+            f32x4_sub, i32x4_shuffle, i64x2_shuffle, v128, v128_load, v128_load32_splat,
+            v128_store,
         };
 
         use crate::vector::Vector;
@@ -47,6 +48,21 @@ macro_rules! wasm_vector {
             #[inline(always)]
             fn add(self, other: Self) -> Self {
                 Self(f32x4_add(self.0, other.0))
+            }
+
+            #[inline(always)]
+            fn sub(self, other: Self) -> Self {
+                Self(f32x4_sub(self.0, other.0))
+            }
+
+            #[inline(always)]
+            fn mul(self, other: Self) -> Self {
+                Self(f32x4_mul(self.0, other.0))
+            }
+
+            #[inline(always)]
+            fn first(self) -> f32 {
+                f32x4_extract_lane::<0>(self.0)
             }
 
             #[inline(always)]

@@ -6,8 +6,8 @@ mod support;
 use std::ptr;
 
 use operators::{
-    graphlet_conv2d_f32, graphlet_dense_f32, graphlet_depthwise_conv2d_f32,
-    graphlet_global_avg_pool_f32, graphlet_max_pool2d_f32,
+    graphlet_conv2d_f32, graphlet_conv2d_winograd_f32, graphlet_dense_f32,
+    graphlet_depthwise_conv2d_f32, graphlet_global_avg_pool_f32, graphlet_max_pool2d_f32,
 };
 use support::{Call, Case, Random, Window};
 
@@ -31,6 +31,9 @@ fn run(call: &Call) -> Result<Vec<f32>, i32> {
             "graphlet_conv2d_f32" => graphlet_conv2d_f32(
                 x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10],
                 e[11], e[12], e[13], e[14], e[15], lo, hi,
+            ),
+            "graphlet_conv2d_winograd_f32" => graphlet_conv2d_winograd_f32(
+                x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], lo, hi,
             ),
             "graphlet_depthwise_conv2d_f32" => graphlet_depthwise_conv2d_f32(
                 x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10],
