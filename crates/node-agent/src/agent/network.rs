@@ -8,7 +8,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     identity::Notice,
@@ -101,7 +101,6 @@ pub(super) async fn apply(
         let _ = notices.send(Notice::warning(reason, message));
     }
     let Some(cidr) = cidr else {
-        info!("Pods share the node's address");
         runtime.use_node_ip().await;
         return;
     };
@@ -114,7 +113,6 @@ pub(super) async fn apply(
         }
         tokio::time::sleep(RETRY).await;
     }
-    info!(%cidr, "Pods have addresses of their own");
 }
 
 fn with_cause(error: &RuntimeError) -> String {

@@ -112,12 +112,6 @@ impl Leaf {
         now > self.not_after
     }
 
-    /// The moment when that part of its life is over.
-    pub fn moment_at(&self, part_of_life: f64) -> SystemTime {
-        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
-        self.not_before + life.mul_f64(part_of_life.clamp(0.0, 1.0))
-    }
-
     /// Whether it names all of these.
     pub fn covers(&self, dns_name: &str, addresses: &[IpAddr]) -> bool {
         self.dns_names.iter().any(|name| name == dns_name)
@@ -145,6 +139,7 @@ pub struct Credential {
     chain_pem: String,
     key_pem: String,
     leaf: Leaf,
+    received: SystemTime,
 }
 
 impl Credential {
@@ -159,7 +154,12 @@ impl Credential {
         if leaf.public_key != key.subject_public_key_info() {
             return Err(CertificateError::OtherKey);
         }
-        Ok(Credential { chain_pem: chain_pem.to_owned(), key_pem: key.serialize_pem(), leaf })
+        Ok(Credential {
+            chain_pem: chain_pem.to_owned(),
+            key_pem: key.serialize_pem(),
+            leaf,
+            received: SystemTime::now(),
+        })
     }
 
     /// Reads a file with both in it; `None` when it is not there.
@@ -167,8 +167,12 @@ impl Credential {
     /// # Errors
     /// [`CertificateError`].
     pub fn load(path: &Path) -> Result<Option<Self>, CertificateError> {
-        let text = read_if_there(path).map_err(|source| file_error(path, source))?;
-        text.map(|text| Self::from_pem(&text, &text)).transpose()
+        let error = |source| file_error(path, source);
+        let Some(text) = read_if_there(path).map_err(error)? else { return Ok(None) };
+        let mut credential = Self::from_pem(&text, &text)?;
+        credential.received =
+            path.metadata().and_then(|facts| facts.modified()).map_err(error)?.min(credential.received);
+        Ok(Some(credential))
     }
 
     /// Reads certificates and a key from PEM texts, which may be one.
@@ -199,6 +203,15 @@ impl Credential {
     /// What the certificate says.
     pub fn leaf(&self) -> &Leaf {
         &self.leaf
+    }
+
+    /// The moment when that part of the certificate's life here is over. Life begins when the
+    /// node got it: signers set the first moment of validity minutes earlier, for clocks that are
+    /// slow, and of a short-lived certificate that is most of it.
+    pub(super) fn moment_at(&self, part_of_life: f64) -> SystemTime {
+        let begin = self.received.clamp(self.leaf.not_before, self.leaf.not_after.max(self.leaf.not_before));
+        let life = self.leaf.not_after.duration_since(begin).unwrap_or_default();
+        begin + life.mul_f64(part_of_life.clamp(0.0, 1.0))
     }
 
     /// The chain, PEM.
@@ -350,13 +363,19 @@ mod tests {
     }
 
     #[test]
-    fn part_of_a_life_is_measured_between_its_ends() {
-        let mut leaf = edge().leaf().clone();
-        leaf.not_before = UNIX_EPOCH + Duration::from_secs(1000);
-        leaf.not_after = UNIX_EPOCH + Duration::from_secs(1090);
-        assert_eq!(leaf.moment_at(0.7), UNIX_EPOCH + Duration::from_secs(1063));
-        assert_eq!(leaf.moment_at(2.0), leaf.not_after);
-        leaf.not_after = UNIX_EPOCH;
-        assert_eq!(leaf.moment_at(0.5), leaf.not_before, "a life that ends before it begins");
+    fn part_of_a_life_is_measured_from_when_the_node_got_it() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut credential = edge();
+        // Valid from five minutes before it was signed, for 90 s.
+        (credential.leaf.not_before, credential.leaf.not_after) = (at(700), at(1090));
+        credential.received = at(1000);
+        assert_eq!(credential.moment_at(0.7), at(1063));
+        assert_eq!(credential.moment_at(2.0), at(1090));
+        credential.received = at(5);
+        assert_eq!(credential.moment_at(0.0), at(700), "a clock that was wrong");
+        credential.received = at(5000);
+        assert_eq!(credential.moment_at(0.5), at(1090));
+        credential.leaf.not_after = UNIX_EPOCH;
+        assert_eq!(credential.moment_at(0.5), at(700), "a life that ends before it begins");
     }
 }

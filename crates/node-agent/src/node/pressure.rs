@@ -16,8 +16,10 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 pub struct Thresholds {
     /// Memory, bytes.
     pub memory_bytes: u64,
-    /// Of the state folder's file system, percent.
+    /// Of the state folder's file system, percent; and less than `disk_bytes`, too.
     pub disk_percent: u64,
+    /// Of the state folder's file system, bytes; and less than `disk_percent`, too.
+    pub disk_bytes: u64,
     /// Of its files, percent.
     pub inodes_percent: u64,
     /// Of the threads that there can be, percent.
@@ -27,10 +29,12 @@ pub struct Thresholds {
 impl Default for Thresholds {
     fn default() -> Self {
         // memory.available<100Mi, nodefs.available<10%, nodefs.inodesFree<5%; the kubelet sets
-        // none for threads.
+        // none for threads. A tenth of a large disk is not little for modules of some megabytes
+        // and logs of 50 MiB a pod, hence the bytes.
         Thresholds {
             memory_bytes: 100 << 20,
             disk_percent: 10,
+            disk_bytes: 5 << 30,
             inodes_percent: 5,
             threads_percent: 5,
         }
@@ -56,6 +60,7 @@ impl Thresholds {
         Shortage {
             memory: now.memory_available_bytes < self.memory_bytes,
             disk: below(now.disk_available_bytes, now.disk_bytes, self.disk_percent)
+                && now.disk_available_bytes < self.disk_bytes
                 || below(now.inodes_free, now.inodes, self.inodes_percent),
             threads: below(
                 now.threads_max.saturating_sub(now.threads),
@@ -126,6 +131,8 @@ mod tests {
         };
         assert_eq!(short(|r| r.memory_available_bytes = (100 << 20) - 1), (true, false, false));
         assert_eq!(short(|r| r.disk_available_bytes = 9), (false, true, false));
+        let large = |r: &mut Readings| (r.disk_bytes, r.disk_available_bytes) = (1 << 40, 6 << 30);
+        assert_eq!(short(large), (false, false, false), "6 GiB are enough");
         assert_eq!(short(|r| r.inodes_free = 4), (false, true, false));
         assert_eq!(short(|r| r.threads = 951), (false, false, true));
         let uncounted = |r: &mut Readings| (r.inodes, r.inodes_free) = (0, 0);

@@ -262,8 +262,9 @@ async fn nobody_gets_401_and_a_token_gets_what_it_may() {
         let answer = ask(running.address, None, &get(path, header), None).await.expect("an answer");
         assert_eq!(status(&answer), expected, "{path} with {header:?}");
     }
+    // The handshake fails: as an alert, or as a connection that is closed before it is read.
     let stranger = ask(running.address, Some(&pki.stranger), &get("/pods", ""), None).await;
-    assert!(stranger.is_err_and(|error| error.to_string().contains("nknown")), "another CA");
+    assert_eq!(stranger.unwrap_or_default(), "", "a certificate of another CA");
 }
 
 #[tokio::test]
