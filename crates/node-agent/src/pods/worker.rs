@@ -221,6 +221,10 @@ impl Worker {
     async fn admitted(&mut self) -> Result<(), Interrupt> {
         loop {
             self.definition = self.defined();
+            // Before the look at them, so that nothing is missed in between.
+            let mut freed = self.shared.ledger.freed();
+            let mut pressure = self.shared.memory_pressure.clone();
+            pressure.mark_unchanged();
             let refusal = match admission::admit(&self.object) {
                 Err(refusal) => refusal,
                 Ok(()) => match self.promised() {
@@ -229,8 +233,6 @@ impl Worker {
                 },
             };
             self.refuse(&refusal);
-            let mut freed = self.shared.ledger.freed();
-            let mut pressure = self.shared.memory_pressure.clone();
             let waited = self.until(async move {
                 tokio::select! {
                     _ = freed.changed() => {}
