@@ -115,6 +115,11 @@ impl Credentials {
         self.entries.is_empty()
     }
 
+    /// A login that is tried before all others of its registry.
+    pub(crate) fn put_first(&mut self, registry: &str, login: Login) {
+        self.entries.insert(0, Entry { pattern: Pattern::new(registry), login });
+    }
+
     /// Those that fit a repository, the closest first.
     pub(crate) fn for_repository(&self, host: &str, repository: &str) -> Vec<Login> {
         let mut found: Vec<_> =
@@ -249,6 +254,13 @@ pub(crate) struct DockerConfig {
     auths: BTreeMap<String, AuthEntry>,
     pub(crate) cred_helpers: BTreeMap<String, String>,
     pub(crate) creds_store: Option<String>,
+}
+
+impl DockerConfig {
+    /// Whether there is an entry for a registry, filled or not.
+    pub(crate) fn mentions(&self, registry: &str) -> bool {
+        self.auths.keys().any(|key| Pattern::new(key).fits(registry, ""))
+    }
 }
 
 #[derive(Deserialize, Default)]

@@ -15,6 +15,7 @@ mod credentials;
 mod downloads;
 mod error;
 mod files;
+mod helper;
 mod options;
 mod push;
 mod reference;

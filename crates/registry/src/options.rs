@@ -107,6 +107,14 @@ pub struct Mirror {
     pub url: Url,
 }
 
+impl Mirror {
+    /// `HOST[:PORT]` of the mirror itself, by which its credentials are found.
+    pub fn address(&self) -> String {
+        let name = self.url.host_str().unwrap_or_default();
+        self.url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
+    }
+}
+
 impl FromStr for Mirror {
     type Err = OptionError;
 

@@ -50,10 +50,7 @@ impl Endpoint {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let host = match (base.host_str().unwrap_or_default(), base.port()) {
-            (name, Some(port)) => format!("{name}:{port}"),
-            (name, None) => name.to_owned(),
-        };
+        let host = mirror.address();
         Endpoint { host, base, stands_for: Some(mirror.host.clone()), undecided: false }
     }
 
