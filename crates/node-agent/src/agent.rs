@@ -147,7 +147,14 @@ async fn start(options: &RunOptions) -> Result<Agent> {
     // the API server is there.
     let mut runtime_config = RuntimeConfig::new(&options.state_dir, graphlet, shim, ip);
     runtime_config.adopt = adopt;
+    let recalled = network::recall(&options.state_dir, options.network);
+    if let Some(network::Choice::PodCidr(cidr)) = recalled {
+        runtime_config.pod_cidr = Some(cidr);
+    }
     let (runtime, events) = Runtime::open(runtime_config).await?;
+    if recalled == Some(network::Choice::NodeIp) {
+        runtime.use_node_ip().await;
+    }
     let store_options = StoreOptions { registries, ..StoreOptions::default() };
     let images = Store::open(options.state_dir.join("modules"), store_options)?;
 
@@ -196,7 +203,16 @@ async fn start(options: &RunOptions) -> Result<Agent> {
     let pods_end = Arc::new(AtomicBool::new(false));
     tasks.spawn({
         let (pods, stop, ended) = (pods.clone(), stop.clone(), Arc::clone(&pods_end));
+        let mut network = readiness.subscribe();
         async move {
+            if recalled.is_none() {
+                // A new node: no pod runs yet, and none can before there are addresses.
+                let open = |readiness: &Readiness| *readiness != Readiness::Starting;
+                tokio::select! {
+                    _ = network.wait_for(open) => {}
+                    () = stopped(stop.clone()) => {}
+                }
+            }
             pods.run(events, stop).await;
             ended.store(true, Ordering::Relaxed);
         }
@@ -313,13 +329,14 @@ async fn open_network(
     }
     let unenforced = "NetworkPolicies do nothing on this node: pods answer whoever reaches them";
     let _ = notices.send(Notice::normal("NetworkPolicyUnenforced", unenforced.into()));
-    let choice = network::choose(options.network, options.pod_cidr, view.object.clone()).await;
-    network::apply(choice, options.network, &runtime, &notices).await;
-    readiness.send_replace(Readiness::Ready);
-    if options.network == Network::Auto && !matches!(choice, network::Choice::PodCidr(_)) {
-        // A range that comes late is still the better one, for the pods that come later.
-        let late = network::choose(Network::PodCidr, None, view.object).await;
-        network::apply(late, options.network, &runtime, &notices).await;
+    let mut choice = network::choose(options.network, options.pod_cidr, view.object.clone()).await;
+    loop {
+        network::apply(choice, options.network, &runtime, &options.state_dir, &notices).await;
+        readiness.send_replace(Readiness::Ready);
+        if options.network == Network::NodeIp {
+            return;
+        }
+        choice = network::changed(choice, view.object.clone()).await;
     }
 }
 

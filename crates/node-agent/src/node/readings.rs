@@ -185,10 +185,11 @@ impl Machine {
             .lines()
             .find_map(|line| line.strip_prefix("cpu "))
             .ok_or(ReadingError::Form { path, what: "cpu" })?;
-        // user nice system idle iowait irq softirq steal; guest time is within user.
+        // user nice system idle iowait irq softirq; guests' time is within user, and what follows
+        // was other machines'.
         let ticks: u64 = all
             .split_ascii_whitespace()
-            .take(8)
+            .take(7)
             .enumerate()
             .filter(|(index, _)| !matches!(index, 3 | 4))
             .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
@@ -263,8 +264,8 @@ mod tests {
         let readings = machine(folder.path()).read().expect("readable");
         assert_eq!(readings.memory_bytes, 8 << 30);
         assert_eq!(readings.working_set_bytes(), 4 << 30);
-        // 100 + 20 + 30 + 4 + 5 + 6 ticks; idle, waiting and guests' time do not count.
-        assert_eq!(readings.cpu_used, Duration::from_millis(1650));
+        // 100 + 20 + 30 + 4 + 5 ticks; idle, waiting, stolen and guests' time do not count.
+        assert_eq!(readings.cpu_used, Duration::from_millis(1590));
         assert!(matches!(readings.cpu_millis, 1000 | 2000), "{}", readings.cpu_millis);
         assert_eq!((readings.threads, readings.threads_max), (345, 1000));
         assert!(readings.disk_bytes > 0 && readings.disk_available_bytes <= readings.disk_bytes);
