@@ -86,19 +86,17 @@ pub fn send(
 ///
 /// # Errors
 /// [`ChannelError`].
-pub fn receive<T: DeserializeOwned>(
-    socket: impl AsFd,
-) -> Result<(T, Vec<OwnedFd>), ChannelError> {
+pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<(T, Vec<OwnedFd>), ChannelError> {
     let mut mark = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received =
         recvmsg(socket, &mut [IoSliceMut::new(&mut mark)], &mut control, RecvFlags::CMSG_CLOEXEC)
             .map_err(|error| match error {
-                // Standard input is something else: a person typed this command.
-                rustix::io::Errno::NOTSOCK => ChannelError::Absent,
-                error => ChannelError::Io(error.into()),
-            })?;
+            // Standard input is something else: a person typed this command.
+            rustix::io::Errno::NOTSOCK => ChannelError::Absent,
+            error => ChannelError::Io(error.into()),
+        })?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {

@@ -78,6 +78,8 @@ pub struct Settings {
     /// What the engine may give one instance, bytes, its module's own data not counted; `None`
     /// for the engine's default.
     pub instance_memory_bytes: Option<u64>,
+    /// Most bytes of request bodies held at once; `None` for the HTTP provider's default.
+    pub buffered_body_bytes: Option<u64>,
 }
 
 impl Settings {
@@ -114,6 +116,7 @@ mod tests {
             args: Vec::new(),
             instances: 2,
             instance_memory_bytes: Some(1 << 20),
+            buffered_body_bytes: None,
         }
     }
 

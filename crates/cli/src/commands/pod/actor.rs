@@ -66,7 +66,7 @@ async fn serve(
     reporter: &Reporter,
 ) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let (values, limits) = values(&settings.env)?;
+    let (values, limits) = values(&settings.env, settings.buffered_body_bytes)?;
     let module = descriptors.module(&settings.trust)?;
     let trust = settings.trust.clone();
     let mut builder = Host::builder().policy(Box::new(move || Ok(policy(&trust)?)));
@@ -141,7 +141,13 @@ impl Told {
 
 /// The link's values and limits: those variables of the container that the provider knows. The
 /// address is not among them, because the sockets are bound already.
-fn values(env: &BTreeMap<String, String>) -> Result<(BTreeMap<String, String>, Limits)> {
+///
+/// A pod with a memory limit holds `buffered` bytes of bodies at most, so that clients who send
+/// much are refused and do not have it killed.
+fn values(
+    env: &BTreeMap<String, String>,
+    buffered: Option<u64>,
+) -> Result<(BTreeMap<String, String>, Limits)> {
     let mut values = env.clone();
     values.retain(|name, _| {
         let known = Limits::KEYS.contains(&name.as_str());
@@ -150,7 +156,12 @@ fn values(env: &BTreeMap<String, String>) -> Result<(BTreeMap<String, String>, L
         }
         known
     });
-    let limits = Limits::default().with_values(&values)?;
+    let mut limits = Limits::default();
+    if let Some(buffered) = buffered {
+        limits.max_buffered_bytes = limits.max_buffered_bytes.min(buffered);
+        limits.max_body_bytes = limits.max_body_bytes.min(buffered);
+    }
+    let limits = limits.with_values(&values)?;
     Ok((values, limits))
 }
 
@@ -208,10 +219,11 @@ mod tests {
     fn variables_that_the_provider_knows_become_values_and_others_do_not() {
         let env = [("PORT", "80"), ("CALL_TIMEOUT", "2s"), ("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let (values, limits) = values(&env).unwrap();
+        let (values, limits) = values(&env, Some(4 << 20)).unwrap();
         assert_eq!(values.keys().collect::<Vec<_>>(), ["CALL_TIMEOUT"]);
         assert_eq!(limits.call_timeout, Duration::from_secs(2));
+        assert_eq!((limits.max_buffered_bytes, limits.max_body_bytes), (4 << 20, 4 << 20));
         let wrong = [("CALL_TIMEOUT".to_owned(), "soon".to_owned())].into();
-        assert!(super::values(&wrong).is_err());
+        assert!(super::values(&wrong, None).is_err());
     }
 }
