@@ -37,6 +37,8 @@ class Node:
     domain: str = ""
     kernel: KernelCall | None = None
     sources: tuple[str, ...] = ()
+    # Calls whose results this one lays side by side, made together with it.
+    parts: tuple[Node, ...] = ()
 
     def attr(self, name: str, default: Any = None) -> Any:
         """Value of an attribute; strings arrive as ``str``."""

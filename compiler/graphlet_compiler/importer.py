@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -180,6 +181,26 @@ def _refusal(node: Node, error: Exception) -> Detail:
     return Detail(f"`{node.name}`: TVM does not take this {node.op}: {reason}", node.name)
 
 
+def _joined(graph: Graph) -> dict[str, tuple[Node, ...]]:
+    """Concatenations whose inputs are all written by kernels, and nothing else reads them.
+
+    A kernel's result is one piece of memory; so are the channels of one image behind another.
+    """
+    uses, producers = graph.uses(), graph.producers()
+    found = {}
+    for node in graph.nodes:
+        if node.op != "Concat" or node.kernel is not None or node.domain:
+            continue
+        shape = graph.shapes[node.outputs[0]]
+        axis = int(node.attr("axis")) % len(shape)
+        parts = [producers.get(name) for name in node.inputs]
+        kernels = tuple(p for p in parts if p is not None and p.kernel is not None)
+        alone = all(uses[name] == 1 for name in node.inputs)
+        if len(kernels) == len(parts) > 1 and alone and math.prod(shape[:axis]) == 1:
+            found[node.outputs[0]] = kernels
+    return found
+
+
 class _Importer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -195,6 +216,9 @@ class _Importer:
         # Nodes that reach the executor's graph one to one, in the order of their numbers.
         self.named: list[Node] = []
         self.numbers: dict[str, int] = {}
+        # Kernels that write straight into a concatenation, by the names of both results.
+        self.joined = _joined(graph)
+        self.deferred = {part.outputs[0] for parts in self.joined.values() for part in parts}
 
     def build(self) -> Any:
         graph, bb = self.graph, self.bb
@@ -214,7 +238,11 @@ class _Importer:
         return bb.get()
 
     def _emit(self, node: Node) -> None:
-        if node.kernel is not None:
+        if node.outputs[0] in self.deferred:
+            return
+        if (parts := self.joined.get(node.outputs[0])) is not None:
+            self._join(node, parts)
+        elif node.kernel is not None:
             inputs = [self.graph.shapes[name] for name in node.inputs]
             output = self.graph.shapes[node.outputs[0]]
             key = (node.kernel, tuple(inputs), output)
@@ -233,6 +261,18 @@ class _Importer:
             self._call(node, self.functions[concat])
         else:
             self._convert(node)
+
+    def _join(self, node: Node, parts: tuple[Node, ...]) -> None:
+        shapes = self.graph.shapes
+        calls = [(p.kernel, tuple(shapes[name] for name in p.inputs)) for p in parts if p.kernel]
+        key = ("join", *calls)
+        if key not in self.functions:
+            sizes = [math.prod(shapes[part.outputs[0]]) for part in parts]
+            function = tir.kernels_function(calls, sizes, shapes[node.outputs[0]])
+            self.functions[key] = self._add(function, "graphlet_join")
+        sources = tuple(dict.fromkeys(s for n in (*parts, node) for s in n.sources))
+        inputs = [name for part in parts for name in part.inputs]
+        self._call(replace(node, inputs=inputs, sources=sources, parts=parts), self.functions[key])
 
     def _convert(self, node: Node) -> None:
         try:

@@ -152,4 +152,9 @@ def _call_json(node: Any) -> dict[str, Any]:
             value["kernel"] = node.origin.kernel.symbol
             value["macs"] = node.origin.kernel.geometry.macs
             value["call"] = node.origin.kernel.describe()
+        if node.origin.parts:
+            calls = [part.kernel for part in node.origin.parts]
+            value["kernel"] = " ".join(call.symbol for call in calls)
+            value["macs"] = sum(call.geometry.macs for call in calls)
+            value["calls"] = [call.describe() for call in calls]
     return value

@@ -17,19 +17,40 @@ _OPAQUE = 8
 
 def kernel_function(call: KernelCall, inputs: Sequence[Shape], output: Shape) -> Any:
     """A function of ``inputs`` and ``output`` that calls the kernel and checks what it returns."""
-    buffers = [_buffer(shape, f"a{index}") for index, shape in enumerate(inputs)]
+    return kernels_function([(call, inputs)], [math.prod(output)], output)
+
+
+def kernels_function(
+    calls: Sequence[tuple[KernelCall, Sequence[Shape]]], sizes: Sequence[int], output: Shape
+) -> Any:
+    """A function that calls kernels one after another, their results side by side in ``output``.
+
+    It takes the inputs of all, in order; ``sizes`` are the elements of each result.
+    """
     result = _buffer(output, "y")
-    pointers = [buffer.data for buffer in buffers]
-    if call.geometry.takes_residual and not call.residual:
-        pointers.append(tirx.reinterpret("handle", tirx.const(0, "uint64")))
-    arguments = [tirx.const(extent, "int32") for extent in call.geometry.extents()]
-    if call.geometry.clamps:
-        arguments += [tirx.const(bound, "float32") for bound in (call.clamp.lo, call.clamp.hi)]
-    status = tirx.call_extern("int32", call.symbol, *pointers, result.data, *arguments)
-    # The function itself fails when the kernel does. An assertion would say so with a text, but
-    # assertions are dropped when building (see codegen).
-    fail = tirx.Evaluate(tirx.call_intrin("int32", "tirx.tvm_throw_last_error"))
-    return _function([*buffers, result], tirx.IfThenElse(status != 0, fail, None))
+    target = _flat(result)
+    buffers: list[Any] = []
+    body: list[Any] = []
+    if len(calls) > 1:
+        body.append(tirx.DeclBuffer(target, data=result.data))
+    offset = 0
+    for (call, inputs), size in zip(calls, sizes, strict=True):
+        own = [_buffer(shape, f"a{len(buffers) + i}") for i, shape in enumerate(inputs)]
+        buffers += own
+        pointers = [buffer.data for buffer in own]
+        if call.geometry.takes_residual and not call.residual:
+            pointers.append(tirx.reinterpret("handle", tirx.const(0, "uint64")))
+        place = result.data if offset == 0 else tirx.address_of(target[offset])
+        arguments = [tirx.const(extent, "int32") for extent in call.geometry.extents()]
+        if call.geometry.clamps:
+            arguments += [tirx.const(bound, "float32") for bound in (call.clamp.lo, call.clamp.hi)]
+        status = tirx.call_extern("int32", call.symbol, *pointers, place, *arguments)
+        # The function itself fails when the kernel does. An assertion would say so with a text,
+        # but assertions are dropped when building (see codegen).
+        fail = tirx.Evaluate(tirx.call_intrin("int32", "tirx.tvm_throw_last_error"))
+        body.append(tirx.IfThenElse(status != 0, fail, None))
+        offset += size
+    return _function([*buffers, result], body[0] if len(body) == 1 else tirx.SeqStmt(body))
 
 
 def concat_function(inputs: Sequence[Shape], axis: int, output: Shape) -> Any:

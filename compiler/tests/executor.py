@@ -57,7 +57,7 @@ class Executor:
         self.executor: ExecutorGraph = graph_json.from_module(module, self.graph.input, named)
         used = {n.function for n in self.executor.nodes if n.function is not None}
         self.functions = codegen.functions(module, used)
-        plain = {n: f for n, f in self.functions.items() if _kernel_call(f) is None}
+        plain = {n: f for n, f in self.functions.items() if not _kernel_calls(f)}
         self.host = (
             tvm.tirx.build(
                 tvm.IRModule({n: f.with_attr("global_symbol", n) for n, f in plain.items()}),
@@ -90,9 +90,9 @@ class Executor:
                 tensors[0][...] = picture if value is None else value
                 continue
             inputs = [rows[index][output] for index, output in node.inputs]
-            call = _kernel_call(self.functions[node.function])
-            if call is not None:
-                _run_kernel(call, inputs, tensors[0])
+            calls = _kernel_calls(self.functions[node.function])
+            if calls:
+                _run_kernels(calls, inputs, tensors[0])
             else:
                 assert self.host is not None
                 arguments = [tvm.runtime.tensor(a) for a in (*inputs, *tensors)]
@@ -103,12 +103,28 @@ class Executor:
         return rows[index][output].copy()
 
 
-def _kernel_call(function: Any) -> Any:
-    """The call of the operator library in a function, if it makes one."""
+def _kernel_calls(function: Any) -> list[Any]:
+    """The calls of the operator library in a function, if it makes any."""
     body = function.body
-    condition = getattr(body, "condition", None)
-    call = getattr(condition, "a", None)
-    return call if call is not None and "call_extern" in str(call.op) else None
+    steps = body.seq if isinstance(body, tvm.tirx.SeqStmt) else [body]
+    calls = [getattr(getattr(step, "condition", None), "a", None) for step in steps]
+    return [call for call in calls if call is not None and "call_extern" in str(call.op)]
+
+
+def _run_kernels(calls: list[Any], inputs: list[Array], output: Array) -> None:
+    flat = output.reshape(-1)
+    places = [_place(call) for call in calls]
+    for call, first, end in zip(calls, places, [*places[1:], len(flat)], strict=True):
+        _run_kernel(call, inputs, flat[first:end])
+
+
+def _place(call: Any) -> int:
+    """Where in the output a call writes."""
+    for argument in call.args:
+        if "address_of" in str(argument):
+            (index,) = argument.args[0].indices
+            return int(index)
+    return 0
 
 
 def _run_kernel(call: Any, inputs: list[Array], output: Array) -> None:
@@ -117,9 +133,10 @@ def _run_kernel(call: Any, inputs: list[Array], output: Array) -> None:
     numbers: list[float] = []
     for argument in arguments:
         text = str(argument)
-        if text.endswith(".data"):
-            name = text.removesuffix(".data")
-            pointers.append(output if name == "y" else inputs[int(name.removeprefix("a"))])
+        if "address_of" in text or text == "y.data":
+            pointers.append(output)
+        elif text.endswith(".data"):
+            pointers.append(inputs[int(text.removesuffix(".data").removeprefix("a"))])
         elif "reinterpret" in text:
             pointers.append(None)
         else:

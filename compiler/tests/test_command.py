@@ -75,7 +75,7 @@ def test_compiling_tells_its_phases_and_writes_every_file(project: Path) -> None
 
 
 def test_every_node_of_the_graph_has_a_name_of_its_own(tmp_path: Path) -> None:
-    nodes = [node("Conv", "p0 w", "a"), node("Conv", "p0 v", "b"), node("Concat", "a b", axis=1)]
+    nodes = [node("Conv", "p0 w", "a"), node("Conv", "p0 v", "b"), node("Concat", "a b a", axis=1)]
     for one, name in zip(nodes, ("same", "same", "p1"), strict=True):
         one.name = name
     value = model(nodes, {"w": weights(6, 3, 1, 1), "v": weights(6, 3, 1, 1, seed=2)})

@@ -204,6 +204,25 @@ def test_a_dense_layer_takes_a_kernel_and_needs_no_reshape(nodes: list[onnx.Node
     assert kernels(agrees(model(nodes, constants, (1, 3, 4, 4)), (1, 3, 4, 4))) == ["dense"]
 
 
+def test_kernels_write_straight_into_the_concatenation_of_their_results() -> None:
+    nodes = [
+        node("Conv", "x w", "a", pads=[1, 1, 1, 1]),
+        node("Relu", "a", "b"),
+        node("Conv", "x v", "c"),
+        node("MaxPool", "x", "d", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("Concat", "b c d", "e", axis=1),
+        # Read twice, so it has to lie by itself as well.
+        node("Conv", "e v2", "f"),
+        node("Concat", "f f", "y", axis=1),
+    ]
+    constants = {"w": weights(5, 3, 3, 3), "v": weights(9, 3, 1, 1), "v2": weights(2, 17, 1, 1)}
+    executor = agrees(model(nodes, constants), (1, 3, 8, 8))
+    origins = [n.origin for n in executor.executor.nodes if n.function is not None]
+    symbols = [[p.kernel.symbol for p in o.parts if p.kernel] for o in origins if o is not None]
+    joined = ["graphlet_conv2d_f32", "graphlet_conv2d_f32", "graphlet_max_pool2d_f32"]
+    assert symbols == [joined, [], []]
+
+
 def test_concatenation_split_and_shuffling_agree() -> None:
     constants = {"w": weights(6, 6, 1, 1), "s": np.asarray([1, 2, 3, 8, 8])}
     nodes = [
