@@ -217,8 +217,13 @@ async fn start(options: &RunOptions) -> Result<Agent> {
             ended.store(true, Ordering::Relaxed);
         }
     });
-    let backend =
-        NodeBackend { pods: pods.clone(), runtime: runtime.clone(), view: view.clone(), pods_end };
+    let backend = NodeBackend {
+        pods: pods.clone(),
+        runtime: runtime.clone(),
+        view: view.clone(),
+        machine: Machine::here(&options.state_dir),
+        pods_end,
+    };
     tasks.spawn(async move { server.run(&identity, backend, stop).await });
     Ok(Agent { node, readiness, view, runtime, pods, tasks, stop_tasks, adopt, _lock: lock })
 }
@@ -376,6 +381,7 @@ struct NodeBackend {
     pods: PodManager,
     runtime: Runtime,
     view: NodeView,
+    machine: Machine,
     pods_end: Arc<AtomicBool>,
 }
 
@@ -393,7 +399,8 @@ impl Backend for NodeBackend {
     }
 
     fn readings(&self) -> Readings {
-        self.view.readings.borrow().clone()
+        // A fresh look: rates are made of these numbers and the moment they are asked for.
+        self.machine.read().unwrap_or_else(|_| self.view.readings.borrow().clone())
     }
 
     fn fault(&self) -> Option<String> {

@@ -16,6 +16,8 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// Exit code for wrong usage or configuration.
 const USAGE: u8 = 2;
+/// What is not logged unless it is asked for.
+const QUIET: &str = "kube_client::client::builder=off";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -82,8 +84,10 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn start_logs(filter: &str, format: LogFormat) -> Result<()> {
+    // The Kubernetes client tells each failed call as an error, and so does whoever made the call,
+    // in words. Directives that come later, the user's, count more.
     let filter = EnvFilter::builder()
-        .parse(filter)
+        .parse(format!("{QUIET},{filter}"))
         .map_err(|error| agent::Usage::new(format!("--log: {error}")))?;
     let colour =
         stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
