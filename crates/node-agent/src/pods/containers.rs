@@ -1,6 +1,6 @@
 //! The runtime behind the seam.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use super::seams::{Cause, Containers, Later};
 use crate::runtime::{
@@ -45,6 +45,10 @@ impl Containers for RuntimeContainers {
 
     fn remove_pod<'a>(&'a self, pod: &'a PodRef) -> Later<'a, ()> {
         Box::pin(self.0.remove_pod(pod))
+    }
+
+    fn retain_pods(&self, uids: BTreeSet<String>) -> Later<'_, ()> {
+        Box::pin(async move { self.0.retain_pods(&uids).await })
     }
 
     fn usage(&self, id: &ContainerId) -> Option<Usage> {

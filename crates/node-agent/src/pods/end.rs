@@ -66,7 +66,7 @@ impl Worker {
         self.shared.world.containers.remove_pod(&self.pod).await;
         self.shared.ledger.free(&self.pod.uid);
         self.delete().await?;
-        info!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name, "Pod deleted");
+        info!("Pod deleted");
         // Until the watch says so too, this worker keeps another one from starting.
         let farewell = self.unless_gone(std::future::pending::<()>());
         let _ = timeout(FAREWELL, farewell).await;
@@ -102,8 +102,7 @@ impl Worker {
             match deleted.await? {
                 Ok(()) | Err(ClusterError::NotFound | ClusterError::Replaced) => return Ok(()),
                 Err(error) => {
-                    warn!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name, %error,
-                        "Pod not deleted yet");
+                    warn!(%error, "Pod not deleted yet");
                     self.unless_gone(sleep(retry)).await?;
                     retry = (retry * 2).min(LONGEST_RETRY);
                 }
@@ -119,8 +118,7 @@ impl Worker {
         grace: Duration,
     ) -> Result<Infallible, Interrupt> {
         self.clear_interrupt();
-        info!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name, reason, message,
-            "Pod ended by the node");
+        info!(reason, detail = message, "Pod ended by the node");
         self.shared.events.record(&self.pod, None, Severity::Warning, reason, message.clone());
         self.settle_start().await;
         if self.run.is_some() {
@@ -143,8 +141,7 @@ impl Worker {
             self.shared.world.containers.kill(&run.id).await;
         }
         self.shared.world.containers.remove_pod(&self.pod).await;
-        info!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name,
-            "Pod is gone from the API, its processes are ended");
+        info!("Pod is gone from the API, its processes are ended");
     }
 
     /// A start that was interrupted comes to its end, and what it started too.
@@ -161,9 +158,8 @@ impl Worker {
     async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Interrupt> {
         let mut work = pin!(work);
         loop {
-            match self.interrupted() {
-                Some(end @ (Interrupt::Gone | Interrupt::AgentStops)) => return Err(end),
-                _ => {}
+            if let Some(end @ (Interrupt::Gone | Interrupt::AgentStops)) = self.interrupted() {
+                return Err(end);
             }
             tokio::select! {
                 biased;

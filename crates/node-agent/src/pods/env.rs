@@ -353,9 +353,7 @@ mod tests {
         sources.found.insert((Source::ConfigMap, "map".into()), Ok(data));
         let data: Data = [("key".to_owned(), b"s3cret".to_vec())].into();
         sources.found.insert((Source::Secret, "secret".into()), Ok(data));
-        for name in ["gone"] {
-            sources.found.insert((Source::ConfigMap, name.into()), Err(ClusterError::NotFound));
-        }
+        sources.found.insert((Source::ConfigMap, "gone".into()), Err(ClusterError::NotFound));
         let down = ClusterError::Unreachable("timeout".into());
         sources.found.insert((Source::Secret, "down".into()), Err(down));
         let facts = Facts {

@@ -2,7 +2,7 @@
 //! virtual time.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     net::Ipv4Addr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
@@ -473,6 +473,14 @@ impl Containers for Machines {
         Box::pin(async move {
             self.0.note(format!("remove_pod {}", pod.name));
             locked(&self.0.machine).containers.retain(|container| container.spec.pod != *pod);
+        })
+    }
+
+    fn retain_pods(&self, uids: BTreeSet<String>) -> Later<'_, ()> {
+        Box::pin(async move {
+            locked(&self.0.machine)
+                .containers
+                .retain(|container| uids.contains(&container.spec.pod.uid));
         })
     }
 

@@ -128,3 +128,86 @@ fn verify(path: &Path, trust: &claims::Policy) -> Result<(String, ModuleKind), I
     }
     Ok((module.digest().to_string(), kind))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claims::{IssuerKeyPair, Policy, Seed, Statement, Timestamp};
+    use std::io::Write;
+    use zeroize::Zeroizing;
+
+    fn issuer(byte: u8) -> IssuerKeyPair {
+        IssuerKeyPair::from_seed(&Seed::issuer(Zeroizing::new([byte; 32]))).expect("a seed")
+    }
+
+    fn signed(text: &str, capabilities: &[&str]) -> Vec<u8> {
+        let statement = Statement {
+            subject: Seed::actor(Zeroizing::new([9; 32])).actor_key().expect("an actor's seed"),
+            name: "m".into(),
+            version: None,
+            revision: None,
+            tags: vec![],
+            capabilities: capabilities.iter().map(|name| (*name).into()).collect(),
+            issued_at: Timestamp(1_700_000_000),
+            valid_for: None,
+            not_before: None,
+        };
+        let module = wat::parse_str(text).expect("a module");
+        claims::sign(&module, &issuer(1), &statement).expect("signed")
+    }
+
+    fn verdict(bytes: &[u8], trusted: u8) -> Result<ModuleKind, ImageError> {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(bytes).expect("written");
+        let mut policy = Policy::at(Timestamp(1_700_000_001));
+        policy.trusted_issuers.insert(issuer(trusted).public());
+        let (digest, kind) = verify(file.path(), &policy)?;
+        assert_eq!(digest, claims::Digest::of(bytes).to_string());
+        Ok(kind)
+    }
+
+    const ACTOR: &str = r#"(module (func (export "__guest_call")))"#;
+    const COMMAND: &str = r#"(module (func (export "_start")))"#;
+
+    #[test]
+    fn only_modules_whose_claims_hold_are_let_through() {
+        let http = [claims::HTTP_SERVER];
+        assert_eq!(verdict(&signed(ACTOR, &http), 1), Ok(ModuleKind::Actor));
+        assert_eq!(verdict(&signed(COMMAND, &[]), 1), Ok(ModuleKind::Command));
+        let untrusted = |bytes: &[u8], trusted| match verdict(bytes, trusted) {
+            Err(ImageError::Untrusted(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(untrusted(&signed(ACTOR, &http), 2).contains("issuer"));
+        assert!(untrusted(&wat::parse_str(ACTOR).expect("a module"), 1).contains("signed"));
+        assert!(untrusted(&signed(ACTOR, &[]), 1).contains(claims::HTTP_SERVER));
+        let mut tampered = signed(ACTOR, &http);
+        tampered[10] ^= 1;
+        untrusted(&tampered, 1);
+    }
+
+    #[test]
+    fn a_signed_module_that_is_neither_actor_nor_command_does_not_run() {
+        let verdict = verdict(&signed("(module)", &[]), 1);
+        assert!(matches!(verdict, Err(ImageError::Unusable(_))), "{verdict:?}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_none_and_a_module_that_may_not_be_pulled_are_told_apart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), registry::StoreOptions::default()).expect("a store");
+        let images = StoreImages(store);
+        let fetch = |reference: &str| {
+            let request = ImageRequest {
+                reference: reference.into(),
+                policy: PullPolicy::Never,
+                credentials: vec![DockerConfig::Json(b"not json".to_vec())],
+                trust: Policy::at(Timestamp(0)),
+            };
+            images.fetch(request, Box::new(|| panic!("no registry is asked")))
+        };
+        let invalid = fetch("localhost:5000/UPPER case").await;
+        assert!(matches!(invalid, Err(ImageError::InvalidName(_))), "{invalid:?}");
+        assert_eq!(fetch("localhost:5000/m:v1").await, Err(ImageError::NeverPull));
+    }
+}

@@ -140,6 +140,7 @@ impl PodManager {
         let mut garbage = interval(GARBAGE_PERIOD);
         garbage.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut cleaned = false;
+        let mut listed = false;
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;
         };
@@ -150,7 +151,16 @@ impl PodManager {
                 () = &mut stopped => break,
                 Some(event) = events.recv() => crew.container(event),
                 some = news.recv() => match some {
-                    Some(news) => crew.news(news),
+                    Some(news) => {
+                        if let (false, PodNews::All(objects)) = (listed, &news) {
+                            // Before any pod of the list is touched: what the agent before left
+                            // of pods that are gone from the API.
+                            listed = true;
+                            let uids = objects.iter().filter_map(|one| one.pod.metadata.uid.clone());
+                            world.containers.retain_pods(uids.collect()).await;
+                        }
+                        crew.news(news);
+                    }
                     None => {
                         error!("The watch of pods has ended");
                         break;
@@ -195,33 +205,7 @@ impl Crew {
                 for uid in gone {
                     self.send(&uid, Input::Gone);
                 }
-                self.sweep();
             }
-        }
-    }
-
-    /// Ends what runs for pods that are gone from the API.
-    fn sweep(&self) {
-        let containers = &self.shared.world.containers;
-        let mut strays: Vec<PodRef> = Vec::new();
-        for container in containers.containers() {
-            let pod = container.spec.pod;
-            if !self.inboxes.contains_key(&pod.uid) && !strays.contains(&pod) {
-                strays.push(pod);
-            }
-        }
-        for pod in strays {
-            warn!(pod.namespace = %pod.namespace, pod.name = %pod.name, pod.uid = %pod.uid,
-                "The pod vanished while the agent was away, its processes are ended");
-            let containers = containers.clone();
-            tokio::spawn(async move {
-                for container in containers.containers() {
-                    if container.spec.pod == pod {
-                        containers.kill(&container.id).await;
-                    }
-                }
-                containers.remove_pod(&pod).await;
-            });
         }
     }
 
@@ -285,7 +269,7 @@ impl Crew {
         match eviction::victim(candidates.collect(), pressure) {
             Some(victim) => {
                 let message = eviction::message(&victim, pressure);
-                info!(pod.uid = victim.uid, message, "Pod evicted");
+                info!(pod.uid = victim.uid, detail = message, "Pod evicted");
                 self.send(&victim.uid, Input::Evict(message));
             }
             None => warn!(?pressure, "The node is under pressure, and no pod can be evicted"),

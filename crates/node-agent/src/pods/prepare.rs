@@ -186,8 +186,7 @@ impl Worker {
     /// Shows a trouble and waits until it is worth trying again.
     async fn sit_out(&mut self, trouble: Trouble, backoff: &mut Backoff) -> Result<(), Interrupt> {
         let Trouble { reason, message, event, each_time, retry, settled } = trouble;
-        info!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name, reason, message,
-            "Container waits");
+        info!(reason, detail = message, "Container waits");
         let tried = Instant::now();
         self.waiting(reason, &message);
         if each_time {
@@ -421,8 +420,7 @@ impl Worker {
                 return Ok(Err(Trouble::setting(&error)));
             }
         };
-        info!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name,
-            container.id = %started.id.0, pid = started.pid, attempt, "Container started");
+        info!(container.id = %started.id.0, pid = started.pid, attempt, "Container started");
         self.event(Severity::Normal, "Created", format!("Created container: {}", container.name));
         self.event(Severity::Normal, "Started", format!("Started container {}", container.name));
         let previous = self.forget_earlier_runs(&started.id.0);

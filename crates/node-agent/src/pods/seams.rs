@@ -3,6 +3,7 @@
 //! tests put fakes here and let time run as they like.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     future::Future,
     net::SocketAddr,
@@ -65,6 +66,8 @@ pub(crate) trait Containers: Send + Sync {
     fn remove<'a>(&'a self, id: &'a ContainerId) -> Later<'a, ()>;
     /// Forgets everything of a pod.
     fn remove_pod<'a>(&'a self, pod: &'a PodRef) -> Later<'a, ()>;
+    /// Forgets everything of pods that are not among `uids`, and ends what runs of them.
+    fn retain_pods(&self, uids: BTreeSet<String>) -> Later<'_, ()>;
     /// What a container uses now.
     fn usage(&self, id: &ContainerId) -> Option<Usage>;
     /// Where files of a volume belong.

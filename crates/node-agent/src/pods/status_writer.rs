@@ -87,8 +87,11 @@ async fn run(
                     break;
                 }
                 Err(error) => {
-                    warn!(pod.namespace = %pod.namespace, pod.name = %pod.name, %error,
-                        "Status not written yet");
+                    // Once for each status: every pod of the node is in the same trouble.
+                    if retry == FIRST_RETRY {
+                        warn!(pod.namespace = %pod.namespace, pod.name = %pod.name, %error,
+                            "Status not written yet");
+                    }
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(LONGEST_RETRY);
                 }

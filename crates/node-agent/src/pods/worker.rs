@@ -164,11 +164,8 @@ impl Worker {
             Ok(never) => match never {},
             Err(interrupt) => interrupt,
         };
-        loop {
-            match self.end(interrupt).await {
-                Some(next) => interrupt = next,
-                None => break,
-            }
+        while let Some(next) = self.end(interrupt).await {
+            interrupt = next;
         }
         self.shared.ledger.free(&self.pod.uid);
         self.shared.board.remove(&self.pod.uid);
@@ -261,9 +258,9 @@ impl Worker {
     fn refuse(&mut self, refusal: &Refusal) {
         let Refusal { reason, message, quiet } = refusal;
         if *quiet {
-            debug!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name, reason, "Pod refused");
+            debug!(reason, "Pod refused");
         } else {
-            info!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name, reason, message, "Pod refused");
+            info!(reason, detail = message, "Pod refused");
         }
         let severity = if *quiet { Severity::Normal } else { Severity::Warning };
         self.waiting(reason, message);
@@ -321,14 +318,14 @@ impl Worker {
             State::Running { since } => Some(since),
             _ => None,
         };
-        info!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name,
-            code = exit.code, reason = exit.reason, "Container ended");
+        info!(code = exit.code, reason = exit.reason, "Container ended");
         self.report.ready = false;
         self.report.started = false;
         self.report.state = State::Terminated(Ended {
             code: exit.code,
             reason: exit.reason.clone(),
-            message: exit.message.clone(),
+            // What a run that ended well said last explains nothing.
+            message: if exit.code == 0 { String::new() } else { exit.message.clone() },
             started_at,
             finished_at: Some(whole_seconds(exit.finished_at)),
             container_id: self.report.container_id.clone(),
@@ -653,8 +650,7 @@ impl Worker {
         let answers = container.state == ContainerState::Running;
         self.report.started = same && shown.started == Some(true);
         self.report.ready = same && shown.ready && answers;
-        info!(pod.namespace = %self.pod.namespace, pod.name = %self.pod.name,
-            container.id = %container.id.0, pid = container.pid, "Container taken over");
+        info!(container.id = %container.id.0, pid = container.pid, "Container taken over");
         self.shared.board.runs(&self.pod.uid, &container.id, &spec.digest);
         let run = Run::adopted(self, &container);
         self.run = Some(run);
