@@ -151,7 +151,11 @@ async fn without_adoption_what_runs_is_killed_and_told() {
 
 #[tokio::test]
 async fn a_process_that_is_killed_is_told_and_leaves_nothing() {
-    let Some(mut node) = Node::new().await else { return };
+    // Alone, so that descriptors and children are this test's.
+    if !in_a_network_of_its_own("a_process_that_is_killed_is_told_and_leaves_nothing") {
+        return;
+    }
+    let mut node = Node::new().await.unwrap();
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     let before = open();
     for attempt in 0..3 {
@@ -166,10 +170,8 @@ async fn a_process_that_is_killed_is_told_and_leaves_nothing() {
         node.runtime.remove(&container.id).await;
         assert!(std::net::TcpListener::bind(address).is_ok(), "the port is free again");
     }
-    let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-    for child in children.split_whitespace() {
-        assert!(lives(child.parse().unwrap()), "{child} is a zombie");
-    }
+    let zombies = support::zombies();
+    assert!(zombies.is_empty(), "{zombies:?}");
     assert!(node.runtime.containers().is_empty());
     let folder = node.folder.path().join("state");
     assert_eq!(fs::read_dir(folder.join("runs")).unwrap().count(), 0);
@@ -401,6 +403,36 @@ async fn a_command_reads_its_volumes_even_if_only_root_may() {
     assert_eq!((exit.code, exit.message.as_str()), (0, "good morning"), "{exit:?}");
     node.runtime.remove_pod(&container.spec.pod).await;
     assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn a_pod_that_is_removed_while_it_starts_leaves_nothing() {
+    let Some(node) = Node::new().await else { return };
+    let spec = node.actor("fleeting");
+    let (pod, address) = (spec.pod.clone(), spec.listen[0]);
+    let runtime = node.runtime.clone();
+    let starting = tokio::spawn(async move { runtime.start(spec).await });
+    // It has to be compiled first.
+    sleep(Duration::from_millis(20)).await;
+    node.runtime.remove_pod(&pod).await;
+    assert!(matches!(starting.await.unwrap(), Err(StartError::System { .. })));
+    assert!(node.runtime.containers().is_empty() && node.runtime.known_pod_uids().is_empty());
+    assert!(std::net::TcpListener::bind(address).is_ok());
+    assert_eq!(fs::read_dir(node.folder.path().join("state/runs")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn whoever_gives_up_waiting_for_a_start_leaves_a_container_that_is_known() {
+    let Some(mut node) = Node::new().await else { return };
+    let runtime = node.runtime.clone();
+    let spec = node.actor("abandoned");
+    let starting = tokio::spawn(async move { runtime.start(spec).await });
+    sleep(Duration::from_millis(20)).await;
+    starting.abort();
+    assert!(matches!(node.event().await, ContainerEvent::Ready(_)));
+    let found = node.runtime.containers().remove(0);
+    node.runtime.remove_pod(&found.spec.pod).await;
+    assert!(!lives(found.pid));
 }
 
 #[tokio::test]

@@ -143,14 +143,14 @@ pub struct Lines {
 pub const MAX_LINE_BYTES: usize = 64 << 10;
 
 impl Lines {
-    /// Takes what there is to read, and gives the values of the lines that are whole; those that
-    /// cannot be understood are left out.
+    /// Takes what there is to read (of a flood, a part), and gives the values of the lines that are
+    /// whole; those that cannot be understood are left out.
     ///
     /// # Errors
     /// When reading fails; `WouldBlock` is none.
     pub fn read<T: DeserializeOwned>(&mut self, mut from: impl io::Read) -> io::Result<Vec<T>> {
         let mut buffer = [0; 4096];
-        loop {
+        for _ in 0..2 * MAX_LINE_BYTES / buffer.len() {
             match from.by_ref().read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => self.partial.extend_from_slice(&buffer[..count]),

@@ -45,7 +45,11 @@ impl Cgroups {
             .find_map(|line| line.strip_prefix("0::/"))
             .ok_or_else(|| io::Error::other("there is no cgroup of version 2"))?;
         // A restarted agent may find itself where its predecessor had moved.
-        let own = own.strip_suffix(AGENT).unwrap_or(own);
+        let parts: Vec<&str> = own.split('/').collect();
+        let own = match parts.split_last() {
+            Some((&AGENT, above)) => above.join("/"),
+            _ => own.to_owned(),
+        };
         Self::prepare(&Path::new(MOUNT).join(own), std::process::id())
     }
 

@@ -327,7 +327,9 @@ impl Watch<'_> {
             (_, Some(Report::OutOfMemory)) => (KILLED, OUT_OF_MEMORY, last_line),
             _ if by_kernel => (KILLED, OUT_OF_MEMORY, last_line),
             (Some(Killed::Timeout), _) => (KILLED, "Error", "it took too long".into()),
-            (None, Some(Report::Failed(message))) => (code, "Error", message),
+            (None, Some(Report::Failed(message))) => {
+                (code, "Error", message.chars().take(MAX_MESSAGE_CHARS).collect())
+            }
             (None, _) if code == 0 => (code, "Completed", last_line),
             (None, _) => (code, "Error", last_line),
         };
@@ -381,6 +383,9 @@ impl Watch<'_> {
         }
     }
 }
+
+// The API takes 4,096 bytes of a message.
+const MAX_MESSAGE_CHARS: usize = 1000;
 
 /// As a shell shows a process that was killed.
 pub(crate) const KILLED: i32 = 137;

@@ -8,7 +8,10 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -46,6 +49,8 @@ pub(super) struct Inner {
     pub(super) events: mpsc::UnboundedSender<ContainerEvent>,
     pub(super) runs: Mutex<HashMap<ContainerId, Run>>,
     addresses: Mutex<Addresses>,
+    /// Pods of which a container is being started, and whether they have been removed since.
+    pub(super) starting: Mutex<Vec<(String, Arc<AtomicBool>)>>,
 }
 
 /// One run of a container.
@@ -143,8 +148,34 @@ impl Runtime {
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
+    ///
+    /// Dropping the future does not undo the start: the container is among
+    /// [`Runtime::containers`] when it has begun. Removing the pod ends a start under way.
     pub async fn start(&self, spec: ContainerSpec) -> Result<Container, StartError> {
-        super::start::start(&self.inner, spec).await
+        let runtime = self.clone();
+        // On its own, so that whoever gives up waiting leaves no process behind that nobody knows.
+        let started = tokio::spawn(async move { runtime.start_to_the_end(spec).await }).await;
+        started.map_err(|error| StartError::System {
+            what: "starting was interrupted".into(),
+            source: io::Error::other(error),
+        })?
+    }
+
+    async fn start_to_the_end(&self, spec: ContainerSpec) -> Result<Container, StartError> {
+        let pod = spec.pod.clone();
+        let removed = Arc::new(AtomicBool::new(false));
+        self.inner.starting().push((pod.uid.clone(), Arc::clone(&removed)));
+        let started = super::start::start(&self.inner, spec).await;
+        self.inner.starting().retain(|(_, other)| !Arc::ptr_eq(other, &removed));
+        if removed.load(Ordering::SeqCst) {
+            self.remove_pod(&pod).await;
+            let source = io::ErrorKind::Interrupted.into();
+            return Err(StartError::System {
+                what: "the pod was removed meanwhile".into(),
+                source,
+            });
+        }
+        started
     }
 
     /// Goes on answering, but closes each connection after its answer. An actor that is not ready
@@ -225,6 +256,9 @@ impl Runtime {
 
     /// Removes all that there is of a pod: containers, logs, volumes, address.
     pub async fn remove_pod(&self, pod: &PodRef) {
+        for (_, removed) in self.inner.starting().iter().filter(|(uid, _)| *uid == pod.uid) {
+            removed.store(true, Ordering::SeqCst);
+        }
         let ids: Vec<_> = self
             .containers()
             .into_iter()
@@ -327,26 +361,25 @@ impl Runtime {
         let folder = self.inner.log_folder(pod, container);
         let follow = options.follow && !options.previous;
         let opened = tokio::task::spawn_blocking(move || {
+            let wanted = usize::from(options.previous);
             let attempts = logs::attempts(&folder);
-            let attempt = match attempts.first() {
-                None => return Ok(None),
-                Some(newest) if options.previous => {
-                    attempts.get(1).copied().ok_or(io::Error::other(NoPrevious(*newest)))?
-                }
-                Some(newest) => *newest,
+            let Some(attempt) = attempts.get(wanted).copied() else {
+                return Ok(Found::Nothing { is_first: !attempts.is_empty() });
             };
-            Reader::open(&logs::path_of(&folder, attempt), &options)
-                .map(|reader| Some((attempt, reader)))
+            let reader = Reader::open(&logs::path_of(&folder, attempt), &options)?;
+            Ok(Found::Log(attempt, reader))
         })
         .await
         .map_err(io::Error::other)
         .and_then(|opened| opened);
         let (name, container) = (pod.name.clone(), container.to_owned());
         let (attempt, reader) = match opened {
-            Ok(Some(found)) => found,
-            Ok(None) => return Err(LogError::NotFound { pod: name, container }),
-            Err(error) if error.get_ref().is_some_and(|error| error.is::<NoPrevious>()) => {
+            Ok(Found::Log(attempt, reader)) => (attempt, reader),
+            Ok(Found::Nothing { is_first: true }) => {
                 return Err(LogError::NoPrevious { pod: name, container });
+            }
+            Ok(Found::Nothing { is_first: false }) => {
+                return Err(LogError::NotFound { pod: name, container });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LogError::NotFound { pod: name, container });
@@ -380,10 +413,14 @@ fn sweep(folder: &Path, keep: impl Fn(&str) -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// There is one run only.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no run before {0}")]
-struct NoPrevious(u32);
+/// What there is of a log.
+enum Found {
+    Log(u32, Reader),
+    /// Not the one that is wanted; `is_first` when there is the newest run's.
+    Nothing {
+        is_first: bool,
+    },
+}
 
 /// Whether a name can be one part of a path.
 pub(super) fn is_plain(name: &str) -> bool {
@@ -400,6 +437,11 @@ impl Inner {
             let path = path.to_owned();
             move |source| RuntimeError::State { action, path, source }
         };
+        // Shims work elsewhere.
+        let mut config = config;
+        for path in [&mut config.state_dir, &mut config.shim] {
+            *path = std::path::absolute(&path).map_err(failed("resolve", path))?;
+        }
         let state = &config.state_dir;
         let make = |path: &Path, mode| {
             let made = DirBuilder::new().recursive(true).mode(mode).create(path);
@@ -445,6 +487,7 @@ impl Inner {
             events,
             runs: Mutex::default(),
             addresses: Mutex::new(addresses),
+            starting: Mutex::default(),
             config,
         })
     }
@@ -456,6 +499,10 @@ impl Inner {
 
     pub(super) fn addresses(&self) -> MutexGuard<'_, Addresses> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn starting(&self) -> MutexGuard<'_, Vec<(String, Arc<AtomicBool>)>> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn run(&self, id: &ContainerId) -> Option<Run> {

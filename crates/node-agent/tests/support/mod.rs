@@ -1,6 +1,11 @@
 //! Modules written by hand and signed, a runtime with a state folder of its own, and a client, for
 //! tests with real processes.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part, and may panic")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "each test file uses its part, and may panic"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -293,4 +298,13 @@ pub fn status(pid: u32) -> BTreeMap<String, String> {
 pub fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
+}
+
+/// Children of this process that have ended and were not asked how.
+pub fn zombies() -> Vec<String> {
+    let me = format!(" Z {} ", std::process::id());
+    let stats = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+    stats.filter(|stat| stat.contains(&me)).collect()
 }
