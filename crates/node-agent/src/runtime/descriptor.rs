@@ -20,8 +20,7 @@ pub(crate) fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// When the kernel is older than 5.11.
 pub(crate) fn close_others_on_exec() -> io::Result<()> {
     // SAFETY: only sets a flag; no descriptor is closed in this process.
-    let result = unsafe {
-        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
