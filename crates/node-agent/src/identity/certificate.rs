@@ -170,8 +170,11 @@ impl Credential {
         let error = |source| file_error(path, source);
         let Some(text) = read_if_there(path).map_err(error)? else { return Ok(None) };
         let mut credential = Self::from_pem(&text, &text)?;
-        credential.received =
-            path.metadata().and_then(|facts| facts.modified()).map_err(error)?.min(credential.received);
+        credential.received = path
+            .metadata()
+            .and_then(|facts| facts.modified())
+            .map_err(error)?
+            .min(credential.received);
         Ok(Some(credential))
     }
 
@@ -209,7 +212,9 @@ impl Credential {
     /// node got it: signers set the first moment of validity minutes earlier, for clocks that are
     /// slow, and of a short-lived certificate that is most of it.
     pub(super) fn moment_at(&self, part_of_life: f64) -> SystemTime {
-        let begin = self.received.clamp(self.leaf.not_before, self.leaf.not_after.max(self.leaf.not_before));
+        let begin = self
+            .received
+            .clamp(self.leaf.not_before, self.leaf.not_after.max(self.leaf.not_before));
         let life = self.leaf.not_after.duration_since(begin).unwrap_or_default();
         begin + life.mul_f64(part_of_life.clamp(0.0, 1.0))
     }
