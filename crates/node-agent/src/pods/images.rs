@@ -1,8 +1,10 @@
 //! The cache of modules behind the seam: fetched, verified, classified.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
+use claims::Claims;
 use registry::{Credentials, Digest, ErrorKind, Progress, PullError, Store};
+use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::{
@@ -11,8 +13,46 @@ use super::{
 };
 use crate::runtime::ModuleKind;
 
+/// How many modules' claims are remembered; then all are forgotten and read again.
+const REMEMBERED: usize = 1024;
+
 /// The node's cache of modules.
-pub(crate) struct StoreImages(pub(crate) Store);
+pub(crate) struct StoreImages {
+    store: Store,
+    /// What is known of modules by the digest of their file. One module is read at a time: twenty
+    /// pods of one large model would otherwise need the memory of twenty.
+    known: Mutex<HashMap<Digest, Known>>,
+}
+
+/// What a module says of itself, and proves.
+#[derive(Debug, Clone)]
+struct Known {
+    claims: Claims,
+    kind: Option<ModuleKind>,
+}
+
+impl StoreImages {
+    /// Modules out of `store`.
+    pub(crate) fn new(store: Store) -> Self {
+        StoreImages { store, known: Mutex::default() }
+    }
+
+    /// Reads a module, unless its digest is known.
+    async fn known(&self, digest: Digest, path: &Path) -> Result<Known, ImageError> {
+        let mut all = self.known.lock().await;
+        if let Some(known) = all.get(&digest) {
+            return Ok(known.clone());
+        }
+        let path = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || read(digest, &path)).await;
+        let known = read.map_err(|error| ImageError::Unusable(error.to_string()))??;
+        if all.len() >= REMEMBERED {
+            all.clear();
+        }
+        all.insert(digest, known.clone());
+        Ok(known)
+    }
+}
 
 impl Images for StoreImages {
     fn fetch(&self, request: ImageRequest, asking: Asking) -> Later<'_, Result<Image, ImageError>> {
@@ -20,21 +60,14 @@ impl Images for StoreImages {
             let ImageRequest { reference, policy, credentials, trust } = request;
             let credentials = login(&credentials);
             let progress = move |_: Progress| asking();
-            let pulled =
-                self.0.pull(&reference, store_policy(policy), &credentials, &progress).await;
+            let policy = store_policy(policy);
+            let pulled = self.store.pull(&reference, policy, &credentials, &progress).await;
             let pulled = pulled.map_err(|error| image_error(&error))?;
-            let path = pulled.path.clone();
-            let verified = tokio::task::spawn_blocking(move || verify(&path, &trust)).await;
-            let (digest, kind) =
-                verified.map_err(|error| ImageError::Unusable(error.to_string()))??;
-            if digest != pulled.digest.to_string() {
-                // Only root writes that file: the disk is at fault.
-                let message = format!("the file should be {} but is {digest}", pulled.digest);
-                return Err(ImageError::Unusable(message));
-            }
+            let known = self.known(pulled.digest, &pulled.path).await?;
+            let kind = accept(&known, &trust)?;
             Ok(Image {
                 path: pulled.path,
-                digest,
+                digest: pulled.digest.to_string(),
                 image_id: pulled.reference.to_string(),
                 size: pulled.size,
                 kind,
@@ -47,14 +80,14 @@ impl Images for StoreImages {
         Box::pin(async move {
             let anonymous = Credentials::anonymous();
             let policy = registry::PullPolicy::Never;
-            let found = self.0.pull(reference, policy, &anonymous, &|_| {}).await.ok()?;
+            let found = self.store.pull(reference, policy, &anonymous, &|_| {}).await.ok()?;
             (found.digest.to_string() == digest).then(|| found.reference.to_string())
         })
     }
 
     fn collect_garbage(&self, digests: Vec<String>, budget: u64) -> Later<'_, ()> {
         Box::pin(async move {
-            let store = self.0.clone();
+            let store = self.store.clone();
             let in_use: Vec<Digest> =
                 digests.iter().filter_map(|digest| digest.parse().ok()).collect();
             let task = move || store.collect_garbage(&in_use, budget);
@@ -111,22 +144,39 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Reads a module, verifies its claims and looks what it is.
-fn verify(path: &Path, trust: &claims::Policy) -> Result<(String, ModuleKind), ImageError> {
+/// Reads a module, checks that its claims are authentic, and looks what it is.
+fn read(digest: Digest, path: &Path) -> Result<Known, ImageError> {
     let bytes = std::fs::read(path)
         .map_err(|error| ImageError::Unusable(format!("{}: {error}", path.display())))?;
-    let module =
-        claims::verify(bytes, trust).map_err(|error| ImageError::Untrusted(chain(&error)))?;
-    let kind = kind::of_module(module.bytes()).ok_or_else(|| {
+    let found = claims::Digest::of(&bytes).to_string();
+    if found != digest.to_string() {
+        // Only root writes that file: the disk is at fault.
+        return Err(ImageError::Unusable(format!("the file should be {digest} but is {found}")));
+    }
+    let claims = claims::authentic_claims(&bytes).map_err(|error| untrusted(&error))?;
+    Ok(Known { claims, kind: kind::of_module(&bytes) })
+}
+
+/// Whether such a module may run under this policy; looked at each time, because time, trust and
+/// revocations change. Together with [`read`] this is `claims::verify`, which the pod's process
+/// calls once more before it runs the module.
+fn accept(known: &Known, trust: &claims::Policy) -> Result<ModuleKind, ImageError> {
+    claims::recheck(Some(&known.claims), trust).map_err(|error| untrusted(&error))?;
+    let kind = known.kind.ok_or_else(|| {
         ImageError::Unusable(
             "it exports neither __guest_call (an actor) nor _start (a WASI command)".into(),
         )
     })?;
-    if kind == ModuleKind::Actor && !module.may_use(claims::HTTP_SERVER) {
+    let may_serve = known.claims.capabilities.iter().any(|name| name == claims::HTTP_SERVER);
+    if kind == ModuleKind::Actor && !may_serve {
         let message = format!("its claims do not allow {}", claims::HTTP_SERVER);
         return Err(ImageError::Untrusted(message));
     }
-    Ok((module.digest().to_string(), kind))
+    Ok(kind)
+}
+
+fn untrusted(error: &claims::VerifyError) -> ImageError {
+    ImageError::Untrusted(chain(error))
 }
 
 #[cfg(test)]
@@ -161,9 +211,7 @@ mod tests {
         file.write_all(bytes).expect("written");
         let mut policy = Policy::at(Timestamp(1_700_000_001));
         policy.trusted_issuers.insert(issuer(trusted).public());
-        let (digest, kind) = verify(file.path(), &policy)?;
-        assert_eq!(digest, claims::Digest::of(bytes).to_string());
-        Ok(kind)
+        accept(&read(Digest::of(bytes), file.path())?, &policy)
     }
 
     const ACTOR: &str = r#"(module (func (export "__guest_call")))"#;
@@ -187,6 +235,14 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_not_what_its_digest_says_does_not_run() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(&signed(ACTOR, &[claims::HTTP_SERVER])).expect("written");
+        let read = read(Digest::of(b"another"), file.path());
+        assert!(matches!(read, Err(ImageError::Unusable(_))), "{read:?}");
+    }
+
+    #[test]
     fn a_signed_module_that_is_neither_actor_nor_command_does_not_run() {
         let verdict = verdict(&signed("(module)", &[]), 1);
         assert!(matches!(verdict, Err(ImageError::Unusable(_))), "{verdict:?}");
@@ -196,7 +252,7 @@ mod tests {
     async fn a_name_that_is_none_and_a_module_that_may_not_be_pulled_are_told_apart() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path(), registry::StoreOptions::default()).expect("a store");
-        let images = StoreImages(store);
+        let images = StoreImages::new(store);
         let fetch = |reference: &str| {
             let request = ImageRequest {
                 reference: reference.into(),

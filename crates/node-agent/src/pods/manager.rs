@@ -12,7 +12,7 @@ use tokio::{
     task::{Id, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::{
     PodsConfig,
@@ -76,7 +76,7 @@ impl PodManager {
         let node_name = api.node_name().to_owned();
         let world = World {
             containers: Arc::new(RuntimeContainers(runtime)),
-            images: Arc::new(StoreImages(images)),
+            images: Arc::new(StoreImages::new(images)),
             cluster: Arc::new(KubeCluster::new(api)),
             prober: Arc::new(SocketProber),
             clock: Clock::system(),
@@ -272,7 +272,7 @@ impl Crew {
                 info!(pod.uid = victim.uid, detail = message, "Pod evicted");
                 self.send(&victim.uid, Input::Evict(message));
             }
-            None => warn!(?pressure, "The node is under pressure, and no pod can be evicted"),
+            None => debug!(?pressure, "No pod can be evicted"),
         }
     }
 
