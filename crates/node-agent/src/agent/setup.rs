@@ -3,7 +3,6 @@
 use std::{
     env,
     fs::{self, File},
-    io,
     path::{Path, PathBuf},
 };
 
@@ -28,7 +27,7 @@ pub(super) fn name(options: &RunOptions) -> Result<String> {
     }
     let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     node_name(&format!("{host}-wasm"))
-        .map_err(|error| Usage::new(format!("{error}")).hint("give one with --node-name").into())
+        .map_err(|error| Usage::new(error).hint("give one with --node-name").into())
 }
 
 /// Where the node's identity is kept and comes from.
@@ -108,7 +107,7 @@ pub(super) fn lock(state_dir: &Path) -> Result<File> {
                 .hint("give this one a folder of its own with --state-dir")
                 .into())
         }
-        Err(fs::TryLockError::Error(error)) => Err(io::Error::from(error)).with_context(context),
+        Err(fs::TryLockError::Error(error)) => Err(error).with_context(context),
     }
 }
 

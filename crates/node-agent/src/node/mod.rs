@@ -145,7 +145,7 @@ impl NodeKeeper {
                     readings.send_replace(now);
                 }
                 Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "The machine cannot be read")
+                    warn!(error = &error as &dyn std::error::Error, "The machine cannot be read");
                 }
             }
             let now = readings.borrow().clone();
@@ -204,7 +204,7 @@ impl NodeKeeper {
                     "The node cannot be registered yet"
                 ),
                 Err(_) => {
-                    warn!("The node cannot be registered yet: the API server does not answer")
+                    warn!("The node cannot be registered yet: the API server does not answer");
                 }
             }
             retry.wait().await;
