@@ -175,6 +175,8 @@ const MARK: &[u8] = b"m";
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
