@@ -136,7 +136,7 @@ pub struct RunOptions {
     #[arg(long, visible_alias = "trust", value_name = "ISSUER")]
     pub trusted_issuer: Vec<IssuerKey>,
 
-    /// Ask URL first for what HOST has, such as docker.io=http://mirror.lan:5000; may be repeated
+    /// Ask URL first for what HOST has, such as `docker.io=http://mirror.lan:5000`; may be repeated
     #[arg(long, value_name = "HOST=URL")]
     pub registry_mirror: Vec<Mirror>,
 
