@@ -45,6 +45,46 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// A failure that comes with what would help.
+#[cfg(feature = "kubernetes")]
+#[derive(Debug)]
+pub struct Hinted {
+    error: anyhow::Error,
+    hint: Option<String>,
+}
+
+#[cfg(feature = "kubernetes")]
+impl Hinted {
+    /// A failure, with what would help if anything would.
+    pub fn new(error: anyhow::Error, hint: Option<String>) -> Self {
+        Hinted { error, hint }
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+impl std::error::Error for Hinted {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+fn given_hint(error: &anyhow::Error) -> Option<String> {
+    error.downcast_ref::<Hinted>()?.hint.clone()
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn given_hint(_: &anyhow::Error) -> Option<String> {
+    None
+}
+
 /// Prints an error with its causes and hint, and gives the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let mut text = error.to_string();
@@ -60,7 +100,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         .and_then(|usage| usage.hint_text().map(str::to_owned))
         .or_else(|| build.and_then(BuildError::hint))
         .or_else(|| error.downcast_ref::<Refused>().map(Refused::hint))
-        .or_else(|| error.downcast_ref::<LoadError>().and_then(load_hint));
+        .or_else(|| error.downcast_ref::<LoadError>().and_then(load_hint))
+        .or_else(|| given_hint(error));
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }

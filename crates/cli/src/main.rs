@@ -8,6 +8,8 @@ mod keys;
 mod logs;
 mod paths;
 mod progress;
+#[cfg(feature = "kubernetes")]
+mod registries;
 mod serve;
 mod shape;
 mod trust;

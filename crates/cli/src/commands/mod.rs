@@ -7,7 +7,13 @@ mod compare;
 mod init;
 mod inspect;
 pub mod keys;
+#[cfg(feature = "kubernetes")]
+mod node;
 mod pod;
+#[cfg(feature = "kubernetes")]
+mod pull;
+#[cfg(feature = "kubernetes")]
+mod push;
 mod run;
 pub mod sign;
 mod verify;
@@ -37,6 +43,16 @@ pub enum Command {
     Sign(sign::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    #[cfg(feature = "kubernetes")]
+    Push(push::Args),
+    #[cfg(feature = "kubernetes")]
+    Pull(pull::Args),
+    #[cfg(feature = "kubernetes")]
+    Node(node::Args),
+    /// What this build leaves out, named so that it can be told.
+    #[cfg(not(feature = "kubernetes"))]
+    #[command(external_subcommand)]
+    Absent(Vec<String>),
     #[command(hide = true)]
     Pod(pod::Args),
 }
@@ -53,8 +69,30 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Sign(args) => sign::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
+        #[cfg(feature = "kubernetes")]
+        Command::Push(args) => push::run(&args),
+        #[cfg(feature = "kubernetes")]
+        Command::Pull(args) => pull::run(&args),
+        #[cfg(feature = "kubernetes")]
+        Command::Node(args) => node::run(&args),
+        #[cfg(not(feature = "kubernetes"))]
+        Command::Absent(args) => Err(absent(&args)),
         Command::Pod(args) => pod::run(&args),
     }
+}
+
+/// A subcommand that is unknown, or that only a whole build has.
+#[cfg(not(feature = "kubernetes"))]
+fn absent(args: &[String]) -> anyhow::Error {
+    let name = args.first().map_or("", String::as_str);
+    match name {
+        "push" | "pull" | "node" => {
+            Usage::new(format!("this graphlet was built without `{name}`, as `make run` does"))
+                .hint("make build")
+        }
+        _ => Usage::new(format!("unrecognized subcommand '{name}'")).hint("graphlet --help"),
+    }
+    .into()
 }
 
 /// The folder a file is to be written to; asked before long work, too.
