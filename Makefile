@@ -24,8 +24,11 @@ setup-dev: ## And what checks, tests and benches need
 build: setup ## Build the command: target/release/graphlet
 	@cargo build --release --locked -p cli
 
+# Serving needs no registry: without its client the first build is shorter. A command that was built
+# whole stays whole.
 .PHONY: run
-run: build ## Build, sign and serve the embedded model on 127.0.0.1:8081 (LISTEN=host:port)
+run: setup ## Build, sign and serve the embedded model on 127.0.0.1:8081 (LISTEN=host:port)
+	@cargo build --release --locked -p cli $$($(GRAPHLET) pull --help >/dev/null 2>&1 || echo --no-default-features)
 	@scripts/run $(LISTEN)
 
 .PHONY: check
