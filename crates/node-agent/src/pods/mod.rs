@@ -38,6 +38,6 @@ mod volumes;
 mod worker;
 
 pub use config::{PodsConfig, Trust};
-pub use fields::{Class, POD_SPEC_FIELDS, SpecField};
+pub use fields::{Class, POD_SPEC_FIELDS, SpecField, Values};
 pub use ledger::Capacity;
 pub use manager::PodManager;
