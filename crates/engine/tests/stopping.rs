@@ -274,10 +274,14 @@ fn a_table_beyond_the_limit_is_refused() {
 
 #[test]
 fn a_module_that_begins_beyond_the_limits_is_not_instantiated() {
-    for part in ["(memory 65)", "(memory 1) (table 1001 funcref)"] {
+    for (part, reason) in
+        [("(memory 65)", "out_of_memory"), ("(memory 1) (table 1001 funcref)", "host")]
+    {
         let text = format!("(module {part})");
-        let stop = sandbox(&engine(Interruption::PollPage), &text).err().unwrap();
-        assert!(matches!(stop, Stop::Host(_)), "{part}: {stop}");
+        for interruption in BOTH {
+            let stop = sandbox(&engine(interruption), &text).err().unwrap();
+            assert_eq!(stop.reason(), reason, "{part}: {stop}");
+        }
     }
 }
 

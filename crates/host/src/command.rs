@@ -192,8 +192,9 @@ mod tests {
     #[test]
     fn what_is_no_command_is_refused() {
         for text in [
-            "(module)",
-            r#"(module (import "wapc" "__console_log" (func (param i32 i32))) (func (export "_start")))"#,
+            r#"(module (memory (export "memory") 1))"#,
+            r#"(module (import "wapc" "__console_log" (func (param i32 i32)))
+                (memory (export "memory") 1) (func (export "_start")))"#,
         ] {
             assert!(matches!(run(text), Err(CommandError::Link(_))), "{text}");
         }

@@ -328,6 +328,8 @@ async fn an_actor_that_cannot_start_says_why_and_lets_requests_run_into_their_de
             Err(StartError::Failed { reason, .. }) => {
                 assert!(reason.contains(expected), "{expected}: {reason}");
             }
+            // A pod that is too small ends as OOMKilled for this, and for nothing else.
+            Err(StartError::OutOfMemory { .. }) => assert_eq!(expected, "memory"),
             other => panic!("{expected}: {other:?}"),
         }
         assert_eq!(actor.status().state, ActorState::Starting);

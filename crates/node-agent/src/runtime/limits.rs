@@ -18,6 +18,8 @@ pub(crate) struct Limits {
     pub(crate) memory_bytes: Option<u64>,
     /// Thousandths of a core.
     pub(crate) cpu_millis: Option<u64>,
+    /// How many cores it can use at once, as far as it is known: how fast it can get ahead.
+    pub(crate) parallelism: Option<u16>,
     /// The container's cgroup, when the kernel keeps the limits.
     pub(crate) cgroup: Option<PathBuf>,
 }
@@ -139,7 +141,10 @@ impl Meter {
         Self {
             memory_bytes: limits.memory_bytes.filter(|_| !by_kernel),
             next_look: now,
-            bucket: limits.cpu_millis.filter(|_| !by_kernel).map(|millis| Bucket::new(millis, now)),
+            bucket: limits
+                .cpu_millis
+                .filter(|_| !by_kernel)
+                .map(|millis| Bucket::new(millis, limits.parallelism, now)),
         }
     }
 
@@ -186,23 +191,28 @@ struct Bucket {
     at: Instant,
     paused: bool,
     idle: bool,
-    /// How many cores the machine has: the fastest that this can be emptied.
-    machine: f64,
+    /// How many cores it can use at once: the fastest that this can be emptied.
+    parallel: f64,
 }
 
 // Half a second of saved-up time lets a burst through, and exceeds the limit over any 10 s by 5 %.
 const SAVED: f64 = 0.5;
 
+// What an idle process may get ahead before it is looked at again, as time at its share: with what
+// is saved up, 20 % of ten seconds.
+const UNSEEN: f64 = 1.5;
+
 // Time is told in hundredths of a second: to resume with less would only pause again.
 const RESUME_WITH: f64 = 0.01;
 
 impl Bucket {
-    fn new(millis: u64, now: Instant) -> Self {
+    fn new(millis: u64, parallelism: Option<u16>, now: Instant) -> Self {
         let cores = (millis as f64 / 1000.0).max(0.001);
         let seconds = cores * SAVED;
         let machine = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+        let parallel = parallelism.map_or(machine, |known| machine.min(known.max(1).into()));
         let (paused, idle) = (false, false);
-        Self { cores, seconds, used: Duration::ZERO, at: now, paused, idle, machine }
+        Self { cores, seconds, used: Duration::ZERO, at: now, paused, idle, parallel }
     }
 
     fn update(&mut self, used: Duration, now: Instant) -> Verdict {
@@ -234,9 +244,10 @@ impl Bucket {
             return Duration::try_from_secs_f64(seconds.clamp(0.001, 1.0)).unwrap_or(LOOK);
         }
         if self.idle {
-            return Duration::from_millis(50);
+            let unseen = self.cores * UNSEEN / self.parallel;
+            return Duration::try_from_secs_f64(unseen.clamp(0.01, 0.25)).unwrap_or(LOOK);
         }
-        let until_empty = self.seconds / self.machine;
+        let until_empty = self.seconds / self.parallel;
         Duration::try_from_secs_f64(until_empty.clamp(0.005, 0.05)).unwrap_or(LOOK)
     }
 }
@@ -248,7 +259,9 @@ mod tests {
     /// What a process that would use `cores` cores gets of 200m in 10 s.
     fn used_in_ten_seconds(cores: f64) -> f64 {
         let begin = Instant::now();
-        let mut bucket = Bucket { machine: cores.ceil(), ..Bucket::new(200, begin) };
+        let parallel = cores.ceil();
+        // It is idle before it begins, when it is looked at least often.
+        let mut bucket = Bucket { parallel, idle: true, ..Bucket::new(200, None, begin) };
         let (mut now, mut used, mut paused) = (begin, 0.0, false);
         while now < begin + Duration::from_secs(10) {
             let step = bucket.wait();
@@ -309,7 +322,8 @@ mod tests {
         fs::write(base.path().join("cgroup.controllers"), "cpuset cpu memory\n").unwrap();
         let cgroups = Cgroups::prepare(base.path(), 7).unwrap();
         assert_eq!(read(&base.path().join("agent/cgroup.procs")), "7");
-        let limits = Limits { memory_bytes: Some(1 << 20), cpu_millis: Some(200), cgroup: None };
+        let limits =
+            Limits { memory_bytes: Some(1 << 20), cpu_millis: Some(200), ..Limits::default() };
         let group = cgroups.create("x", &limits).unwrap();
         assert_eq!(read(&group.join("memory.max")), "1048576");
         assert_eq!(read(&group.join("cpu.max")), "20000 100000");

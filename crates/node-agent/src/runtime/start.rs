@@ -42,6 +42,9 @@ const COMFORTABLE_BYTES: u64 = 64 << 20;
 /// The least that an instance is given, one page: a limit below the overhead ends as OOMKilled.
 const LEAST_BYTES: u64 = 64 << 10;
 
+/// Threads of a pod's process that compute beside its instances: those that move bytes.
+const OTHER_THREADS: u16 = 2;
+
 /// Longest time until a shim has started its process; nothing is loaded in it.
 const LAUNCH: Duration = Duration::from_secs(30);
 
@@ -143,13 +146,17 @@ impl Starting {
             })?;
             folders.push(folder);
         }
-        let mut limits =
-            Limits { memory_bytes: spec.memory_bytes, cpu_millis: spec.cpu_millis, cgroup: None };
+        let shares = Shares::of(spec);
+        let mut limits = Limits {
+            memory_bytes: spec.memory_bytes,
+            cpu_millis: spec.cpu_millis,
+            parallelism: Some(shares.instances.saturating_add(OTHER_THREADS)),
+            cgroup: None,
+        };
         if let Some(cgroups) = &inner.cgroups {
             let cgroup = cgroups.create(&self.id.0, &limits);
             limits.cgroup = Some(cgroup.map_err(system("the pod's cgroup cannot be made"))?);
         }
-        let shares = Shares::of(spec);
         let settings = Settings {
             kind: spec.kind,
             trust: spec.trust.clone(),
