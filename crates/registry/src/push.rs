@@ -253,7 +253,7 @@ impl Upload {
 
     fn error(&self, error: OciDistributionError) -> RegistryError {
         let host = &self.session.endpoint.host;
-        let wanted = format!("repository {}", self.reference.name());
+        let wanted = format!("repository {}", self.reference.repository());
         let found = match error {
             OciDistributionError::RequestError(error) => {
                 match error.status().map(|status| status.as_u16()) {

@@ -120,7 +120,8 @@ impl Session {
     /// A manifest by tag or digest.
     pub(crate) async fn manifest(&mut self, version: &str) -> Result<Response, RegistryError> {
         let path = format!("{}/manifests/{version}", self.repository);
-        let what = format!("{}/{}:{version}", self.endpoint.host, self.repository);
+        let separator = if version.contains(':') { '@' } else { ':' };
+        let what = format!("{}{separator}{version}", self.repository);
         self.get(&path, MANIFEST_TYPES, None, &what).await
     }
 
