@@ -287,7 +287,8 @@ mod tests {
             assert!((1.8..2.5).contains(&used), "{cores} cores: {used} s");
         }
         let frugal = used_in_ten_seconds(0.1);
-        assert!((frugal - 1.0).abs() < 0.01, "never paused: {frugal} s");
+        // The last look is a little after the ten seconds.
+        assert!((frugal - 1.0).abs() < 0.05, "never paused: {frugal} s");
     }
 
     #[test]
