@@ -10,6 +10,7 @@ mod admission;
 mod backoff;
 mod board;
 mod cluster;
+mod compose;
 mod config;
 mod containers;
 mod end;
@@ -32,8 +33,10 @@ mod running;
 mod seams;
 mod status;
 mod status_writer;
+mod takeover;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod volumes;
 mod worker;
 

@@ -1,161 +1,29 @@
 //! Everything between an admitted pod and a running container: address, settings, module, start;
 //! and what happens when one of them cannot be had.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::Container;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::{
-    PodsConfig,
     backoff::Backoff,
+    compose::{Composition, pull_policy},
     env::{self, Facts, SettingError, Source, Sources},
     events::Severity,
-    expand::expand,
     probes::{self, ProbeSpec},
-    resources,
     running::Run,
-    seams::{DockerConfig, Image, ImageError, ImageRequest, PullPolicy, whole_seconds},
+    seams::{DockerConfig, Image, ImageRequest, whole_seconds},
     status::{Phase, State},
+    trouble::{Retry, Trouble},
     volumes,
     worker::{Interrupt, Worker},
 };
-use crate::runtime::{ContainerSpec, ModuleKind, Mount, PodAddress, PodRef, StartError};
+use crate::runtime::{Mount, PodAddress};
 
 /// How long `ErrImagePull` is shown before it becomes `ImagePullBackOff`.
 const FRESH_ERROR: Duration = Duration::from_secs(2);
-/// How often settings are looked for again.
-const SETTINGS_RETRY: Duration = Duration::from_secs(10);
-/// How often an address is asked for again.
-const ADDRESS_RETRY: Duration = Duration::from_secs(5);
-/// The port of an actor that names none.
-const DEFAULT_PORT: u16 = 8080;
-/// The value that sets an actor's port.
-const PORT: &str = "PORT";
-/// The value that sets how many instances an actor has.
-const INSTANCES: &str = "GRAPHLET_INSTANCES";
-
-/// Why a container does not run yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Trouble {
-    /// The waiting reason.
-    reason: &'static str,
-    /// What is wrong.
-    message: String,
-    /// Reason of the event.
-    event: &'static str,
-    /// Whether the event is sent again at each try.
-    each_time: bool,
-    /// When to try again.
-    retry: Retry,
-    /// What is shown while waiting, when that is something else.
-    settled: Option<(&'static str, String)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Retry {
-    /// 10 s, doubling to 300 s.
-    BackOff,
-    /// Always after so long.
-    After(Duration),
-    /// Only when the pod changes.
-    Never,
-}
-
-impl Trouble {
-    fn setting(error: &SettingError) -> Self {
-        Trouble {
-            reason: "CreateContainerConfigError",
-            message: error.to_string(),
-            event: "Failed",
-            each_time: false,
-            retry: Retry::After(SETTINGS_RETRY),
-            settled: None,
-        }
-    }
-
-    fn mount(volume: &str, message: &str) -> Self {
-        Trouble {
-            reason: "CreateContainerConfigError",
-            message: format!("MountVolume.SetUp failed for volume {volume:?} : {message}"),
-            event: "FailedMount",
-            each_time: false,
-            retry: Retry::After(SETTINGS_RETRY),
-            settled: None,
-        }
-    }
-
-    fn image(reference: &str, error: &ImageError) -> Self {
-        let plain = |reason, event, message, retry| Trouble {
-            reason,
-            message,
-            event,
-            each_time: false,
-            retry,
-            settled: None,
-        };
-        match error {
-            ImageError::InvalidName(_) => {
-                let message = format!("Failed to read image name {reference:?}: {error}");
-                plain("InvalidImageName", "InspectFailed", message, Retry::Never)
-            }
-            ImageError::NeverPull => {
-                let message = format!(
-                    "Container image {reference:?} is not present with pull policy of Never"
-                );
-                plain("ErrImageNeverPull", "ErrImageNeverPull", message, Retry::BackOff)
-            }
-            ImageError::Untrusted(why) => {
-                let message = format!("module {reference:?} is refused: {why}");
-                plain(
-                    "SignatureValidationFailed",
-                    "SignatureValidationFailed",
-                    message,
-                    Retry::BackOff,
-                )
-            }
-            ImageError::Unusable(why) => {
-                let message = format!("module {reference:?} cannot run: {why}");
-                plain("CreateContainerError", "Failed", message, Retry::BackOff)
-            }
-            ImageError::Pull(why) => {
-                let message = format!("Failed to pull image {reference:?}: {why}");
-                let back_off = format!("Back-off pulling image {reference:?}: {why}");
-                Trouble {
-                    each_time: true,
-                    settled: Some(("ImagePullBackOff", back_off)),
-                    ..plain("ErrImagePull", "Failed", message, Retry::BackOff)
-                }
-            }
-        }
-    }
-
-    fn start(error: &StartError) -> Self {
-        let mut message = error.to_string();
-        if let Some(source) = std::error::Error::source(error) {
-            message = format!("{message}: {source}");
-        }
-        let conflict = matches!(
-            error,
-            StartError::AddressTaken { .. } | StartError::AddressUnavailable { .. }
-        );
-        Trouble {
-            reason: "CreateContainerError",
-            message,
-            event: "Failed",
-            each_time: false,
-            // An address is free again as soon as whoever holds it ends.
-            retry: if conflict { Retry::After(SETTINGS_RETRY) } else { Retry::BackOff },
-            settled: None,
-        }
-    }
-}
 
 /// What a start needs besides the module.
 struct Settings {
@@ -233,16 +101,7 @@ impl Worker {
         let address = self.until(async move { containers.address(&pod).await }).await?;
         let address = match address {
             Ok(address) => address,
-            Err(error) => {
-                return Ok(Err(Trouble {
-                    reason: "ContainerCreating",
-                    message: format!("no address for the pod: {error}"),
-                    event: "FailedCreatePodSandBox",
-                    each_time: false,
-                    retry: Retry::After(ADDRESS_RETRY),
-                    settled: None,
-                }));
-            }
+            Err(error) => return Ok(Err(Trouble::address(&error))),
         };
         if self.report.pod_ip != Some(address.ip) {
             self.report.pod_ip = Some(address.ip);
@@ -451,249 +310,5 @@ impl Worker {
             .filter(|one| one.spec.pod.uid == self.pod.uid && one.id.0 != newest)
             .map(|one| one.id)
             .collect()
-    }
-}
-
-/// `imagePullPolicy`, with the API's default.
-fn pull_policy(given: Option<&str>, reference: &str) -> PullPolicy {
-    match given {
-        Some("Always") => PullPolicy::Always,
-        Some("Never") => PullPolicy::Never,
-        Some(_) => PullPolicy::IfNotPresent,
-        None => {
-            let name = reference.rsplit('/').next().unwrap_or_default();
-            let latest = name.ends_with(":latest") || !name.contains([':', '@']);
-            if latest { PullPolicy::Always } else { PullPolicy::IfNotPresent }
-        }
-    }
-}
-
-/// What becomes of a pod's wishes in a start.
-struct Composition<'a> {
-    pod: &'a PodRef,
-    spec: &'a PodSpec,
-    container: &'a Container,
-    config: &'a PodsConfig,
-    address: IpAddr,
-    attempt: u32,
-}
-
-impl Composition<'_> {
-    fn compose(
-        &self,
-        image: &Image,
-        mut env: BTreeMap<String, String>,
-        mounts: Vec<Mount>,
-        probes: &[ProbeSpec],
-    ) -> Result<ContainerSpec, SettingError> {
-        let container = self.container;
-        let invalid = |message: String| Err(SettingError::Invalid(message));
-        let mut instances = None;
-        let (mut listen, mut args) = (Vec::new(), Vec::new());
-        match image.kind {
-            ModuleKind::Actor => {
-                if container.args.as_ref().is_some_and(|args| !args.is_empty()) {
-                    return invalid(
-                        "args are for WASI commands; an actor takes its values from env".into(),
-                    );
-                }
-                if let Some(mount) = mounts.first() {
-                    return invalid(format!(
-                        "volumeMount {} is for WASI commands; an actor has no files",
-                        mount.guest
-                    ));
-                }
-                if let Some(value) = env.remove(INSTANCES) {
-                    match value.parse::<u16>() {
-                        Ok(number) if number > 0 => instances = Some(number),
-                        _ => {
-                            return invalid(format!(
-                                "{INSTANCES}={value:?} is no number from 1 to 65535"
-                            ));
-                        }
-                    }
-                }
-                let port = self.port(&env)?;
-                env.insert(PORT.into(), port.to_string());
-                listen = self.listen(port)?;
-            }
-            ModuleKind::Command => {
-                if let Some(probe) = probes.first() {
-                    return invalid(format!(
-                        "a WASI command serves no port, so its {} probe cannot succeed",
-                        probe.kind.name().to_lowercase()
-                    ));
-                }
-                let lookup = |name: &str| env.get(name).map(String::as_str);
-                args = container.args.iter().flatten().map(|arg| expand(arg, lookup)).collect();
-                let name = self.spec.hostname.as_ref().unwrap_or(&self.pod.name);
-                env.entry("HOSTNAME".into()).or_insert_with(|| name.clone());
-            }
-        }
-        let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-        Ok(ContainerSpec {
-            pod: self.pod.clone(),
-            container: container.name.clone(),
-            attempt: self.attempt,
-            module: image.path.clone(),
-            digest: image.digest.clone(),
-            kind: image.kind,
-            trust: self.config.trust.for_process(&self.pod.namespace),
-            env,
-            args,
-            mounts,
-            listen,
-            instances,
-            memory_bytes: resources::memory_bytes(limits).filter(|bytes| *bytes > 0),
-            cpu_millis: resources::cpu_millis(limits).filter(|millis| *millis > 0),
-        })
-    }
-
-    /// `PORT`, or the first containerPort, or 8080.
-    fn port(&self, env: &BTreeMap<String, String>) -> Result<u16, SettingError> {
-        let first = self.container.ports.iter().flatten().next();
-        let text = match (env.get(PORT), first) {
-            (Some(text), _) => text.clone(),
-            (None, Some(port)) => port.container_port.to_string(),
-            (None, None) => return Ok(DEFAULT_PORT),
-        };
-        match text.trim().parse() {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err(SettingError::Invalid(format!("{PORT}={text:?} is no port"))),
-        }
-    }
-
-    /// The pod's address, and the node's for host ports.
-    fn listen(&self, port: u16) -> Result<Vec<SocketAddr>, SettingError> {
-        let mut listen = vec![SocketAddr::new(self.address, port)];
-        for exposed in self.container.ports.iter().flatten() {
-            let Some(host_port) = exposed.host_port.filter(|port| *port != 0) else { continue };
-            if exposed.container_port != i32::from(port) {
-                return Err(SettingError::Invalid(format!(
-                    "hostPort {host_port} leads to port {}, but the actor answers on {port}",
-                    exposed.container_port
-                )));
-            }
-            let host_port = u16::try_from(host_port)
-                .map_err(|_| SettingError::Invalid(format!("hostPort {host_port} is no port")))?;
-            let given = exposed.host_ip.as_deref().filter(|ip| !ip.is_empty());
-            let ip = match given.map(str::parse::<IpAddr>) {
-                None => self.config.node_ip,
-                Some(Ok(ip)) if ip.is_unspecified() => self.config.node_ip,
-                Some(Ok(ip)) => ip,
-                Some(Err(_)) => {
-                    let text = given.unwrap_or_default();
-                    return Err(SettingError::Invalid(format!("hostIP {text:?} is no address")));
-                }
-            };
-            listen.push(SocketAddr::new(ip, host_port));
-        }
-        let mut seen = BTreeSet::new();
-        listen.retain(|address| seen.insert(*address));
-        Ok(listen)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn composed(
-        kind: ModuleKind,
-        container: serde_json::Value,
-        env: &[(&str, &str)],
-    ) -> Result<ContainerSpec, String> {
-        let mut whole = container;
-        whole["name"] = json!("app");
-        let container: Container = serde_json::from_value(whole).expect("a container");
-        let capacity = super::super::Capacity { cpu_millis: 4000, memory_bytes: 1 << 30, pods: 10 };
-        let config = PodsConfig::new([192, 168, 0, 2].into(), capacity);
-        let pod = PodRef { namespace: "ns".into(), name: "p".into(), uid: "u".into() };
-        let image = Image {
-            path: "/m".into(),
-            digest: "sha256:0".into(),
-            image_id: "r/m@sha256:1".into(),
-            size: 1,
-            kind,
-            was_present: true,
-        };
-        let address = [10, 244, 1, 5].into();
-        let probes = probes::specs(&container, address).expect("probes");
-        let env = env.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        Composition {
-            pod: &pod,
-            spec: &PodSpec::default(),
-            container: &container,
-            config: &config,
-            address,
-            attempt: 0,
-        }
-        .compose(&image, env, Vec::new(), &probes)
-        .map_err(|error| error.to_string())
-    }
-
-    fn listens(spec: &ContainerSpec) -> Vec<String> {
-        spec.listen.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn an_actors_port_comes_from_env_then_from_its_ports() {
-        let ports = json!({ "ports": [{ "containerPort": 9000 }] });
-        for (container, env, port) in [
-            (json!({}), vec![], 8080),
-            (ports.clone(), vec![], 9000),
-            (ports, vec![("PORT", "7000")], 7000),
-        ] {
-            let spec = composed(ModuleKind::Actor, container, &env).expect("a spec");
-            assert_eq!(listens(&spec), [format!("10.244.1.5:{port}")]);
-            assert_eq!(spec.env["PORT"], port.to_string());
-        }
-        assert!(composed(ModuleKind::Actor, json!({}), &[("PORT", "http")]).is_err());
-    }
-
-    #[test]
-    fn a_host_port_listens_on_the_node_too() {
-        let container = json!({ "ports": [{ "containerPort": 8080, "hostPort": 80 }] });
-        let spec = composed(ModuleKind::Actor, container.clone(), &[]).expect("a spec");
-        assert_eq!(listens(&spec), ["10.244.1.5:8080", "192.168.0.2:80"]);
-        let error =
-            composed(ModuleKind::Actor, container, &[("PORT", "81")]).expect_err("leads nowhere");
-        assert_eq!(error, "hostPort 80 leads to port 8080, but the actor answers on 81");
-    }
-
-    #[test]
-    fn a_command_gets_arguments_and_no_port() {
-        let container = json!({ "args": ["--to", "$(TO)", "$(UNKNOWN)"],
-            "resources": { "limits": { "cpu": "200m", "memory": "64Mi" } } });
-        let spec = composed(ModuleKind::Command, container, &[("TO", "x")]).expect("a spec");
-        assert_eq!(spec.args, ["--to", "x", "$(UNKNOWN)"]);
-        assert!(spec.listen.is_empty());
-        assert_eq!((spec.cpu_millis, spec.memory_bytes), (Some(200), Some(64 << 20)));
-        assert_eq!(spec.env["HOSTNAME"], "p");
-    }
-
-    #[test]
-    fn what_a_kind_of_module_cannot_do_is_said_by_name() {
-        let probe = json!({ "livenessProbe": { "tcpSocket": { "port": 1 } } });
-        let error = composed(ModuleKind::Command, probe, &[]).expect_err("a probe");
-        assert!(error.contains("liveness probe cannot succeed"), "{error}");
-        let error = composed(ModuleKind::Actor, json!({ "args": ["x"] }), &[]).expect_err("args");
-        assert!(error.contains("args are for WASI commands"), "{error}");
-        let error = composed(ModuleKind::Actor, json!({}), &[("GRAPHLET_INSTANCES", "0")])
-            .expect_err("none");
-        assert!(error.contains("GRAPHLET_INSTANCES"), "{error}");
-    }
-
-    #[test]
-    fn a_missing_pull_policy_follows_the_tag() {
-        for (reference, policy) in [
-            ("r:5000/m", PullPolicy::Always),
-            ("r:5000/m:latest", PullPolicy::Always),
-            ("r:5000/m:v1", PullPolicy::IfNotPresent),
-            ("r/m@sha256:0", PullPolicy::IfNotPresent),
-        ] {
-            assert_eq!(pull_policy(None, reference), policy, "{reference}");
-        }
     }
 }
