@@ -39,6 +39,10 @@ check: setup-dev ## Format, lints, docs, licences, Python types: no tests
 test: check ## Everything that check does, and all tests
 	@scripts/test
 
+.PHONY: e2e
+e2e: setup-dev ## The whole on Kubernetes: kind where it is, else a control plane of our own (root)
+	@scripts/e2e
+
 .PHONY: bench
 bench: build setup-dev ## Milliseconds per picture and phase beside onnxruntime, on this machine
 	@scripts/bench

@@ -50,7 +50,8 @@ pub async fn apply(objects: &[Value]) -> Result<()> {
     Ok(())
 }
 
-/// Runs any command to its end, at most five minutes.
+/// Runs any command to its end, at most twenty minutes: the first build of a module compiles the
+/// guest library, on a busy machine.
 pub async fn run(command: &mut Command, stdin: &str) -> Result<Output> {
     let name = format!("{:?}", command.as_std());
     let mut child = command
@@ -64,7 +65,7 @@ pub async fn run(command: &mut Command, stdin: &str) -> Result<Output> {
         // A command that reads nothing may be gone already.
         let _ = pipe.write_all(stdin.as_bytes()).await;
     }
-    let output = tokio::time::timeout(Duration::from_secs(300), child.wait_with_output())
+    let output = tokio::time::timeout(Duration::from_secs(1200), child.wait_with_output())
         .await
         .with_context(|| format!("{name} did not end"))??;
     Ok(Output {

@@ -14,19 +14,13 @@ use crate::{
     world::World,
 };
 
-/// A WASI command says one line; it is run again and again, and each run has a log of its own.
+/// A WASI command says one line and ends, and each run has a log of its own; an actor says several
+/// and goes on.
 pub async fn every_option(world: Arc<World>) -> Result<Outcome> {
     let space = Namespace::new("logs").await?;
-    let root = &world.setting.root;
-    space
-        .kubectl(&[
-            "create",
-            "configmap",
-            "pictures",
-            &format!("--from-file=7.png={}", root.join("models/digits/samples/7.png").display()),
-            &format!("--from-file=3.png={}", root.join("models/digits/samples/3.png").display()),
-        ])
-        .await?;
+    let picture = world.setting.root.join("models/digits/samples/7.png");
+    let picture = format!("--from-file=7.png={}", picture.display());
+    space.kubectl(&["create", "configmap", "pictures", &picture]).await?;
     let speaker = Actor {
         app: "speaker",
         image: &world.modules.command,
@@ -35,31 +29,20 @@ pub async fn every_option(world: Arc<World>) -> Result<Outcome> {
             "volumes": [{"name": "pictures", "configMap": {"name": "pictures"}}],
         }),
         container: json!({
-            "args": ["/pictures/7.png", "/pictures/3.png"],
+            "args": ["/pictures/7.png"],
             "env": null, "ports": null, "readinessProbe": null,
             "volumeMounts": [{"name": "pictures", "mountPath": "/pictures", "readOnly": true}],
         }),
         ..Actor::default()
     };
-    // Asked for before the pod is there: followed from its first line to its last.
     space.apply(vec![pod(&speaker)]).await?;
-    let all = until("the log of the first run", SOON, async || {
+    let first = until("the log of the first run", SOON, async || {
         let log = space.kubectl(&["logs", "speaker"]).await?;
-        if log.lines().count() < 2 { bail!("log: {log:?}") } else { Ok(log) }
+        if log.is_empty() { bail!("nothing yet") } else { Ok(log) }
     })
     .await?;
-    let lines: Vec<&str> = all.lines().collect();
-    ensure!(lines[0].contains('7') && lines[1].contains('3'), "log: {all:?}");
-
-    let tail = space.kubectl(&["logs", "speaker", "--tail=1"]).await?;
-    ensure!(tail.lines().count() == 1 && tail.trim() == *lines.last().unwrap_or(&""), "{tail:?}");
-    let stamped = space.kubectl(&["logs", "speaker", "--timestamps", "--tail=1"]).await?;
-    let stamp = stamped.split(' ').next().unwrap_or_default();
-    ensure!(stamp.parse::<k8s_openapi::jiff::Timestamp>().is_ok(), "timestamps: {stamped:?}");
-    let bytes = space.kubectl(&["logs", "speaker", "--limit-bytes=3"]).await?;
-    ensure!(bytes.len() == 3 && all.starts_with(&bytes), "limit-bytes: {bytes:?}");
-    let late = space.kubectl(&["logs", "speaker", "--since-time=2099-01-01T00:00:00Z"]).await?;
-    ensure!(late.is_empty(), "nothing is said after 2099: {late:?}");
+    ensure!(first.contains('7'), "log: {first:?}");
+    options(&world, &space).await?;
 
     until("a second run", Duration::from_secs(90), async || {
         let it = space.get(&["pod", "speaker"]).await?;
@@ -68,34 +51,48 @@ pub async fn every_option(world: Arc<World>) -> Result<Outcome> {
     })
     .await?;
     let previous = space.kubectl(&["logs", "speaker", "--previous"]).await?;
-    ensure!(previous.lines().count() >= 2, "previous: {previous:?}");
-    followed(&world, &space).await?;
+    ensure!(previous == first, "previous: {previous:?}, first: {first:?}");
     space.delete().await?;
     Ok(Outcome::Passed)
 }
 
-/// `logs -f` of an actor shows what it says from now on, and ends when the pod does.
-async fn followed(world: &World, space: &Namespace) -> Result<()> {
+/// `logs` with one option after the other, of an actor; and `logs -f`, which shows what it says
+/// from now on and ends when the pod does.
+async fn options(world: &World, space: &Namespace) -> Result<()> {
     let actor = Actor {
-        app: "followed",
+        app: "actor",
         image: &world.modules.digits,
         pod: json!({"terminationGracePeriodSeconds": 6}),
         ..Actor::default()
     };
     space.apply(vec![pod(&actor)]).await?;
-    space.kubectl(&["wait", "--for=condition=Ready", "pod/followed", "--timeout=60s"]).await?;
-    let before = space.kubectl(&["logs", "followed"]).await?;
+    space.kubectl(&["wait", "--for=condition=Ready", "pod/actor", "--timeout=60s"]).await?;
+    let all = space.kubectl(&["logs", "actor"]).await?;
+    ensure!(all.lines().count() > 2, "log: {all:?}");
+    let tail = space.kubectl(&["logs", "actor", "--tail=2"]).await?;
+    ensure!(tail.lines().count() == 2 && all.ends_with(&tail), "tail {tail:?} of {all:?}");
+    let bytes = space.kubectl(&["logs", "actor", "--limit-bytes=10"]).await?;
+    ensure!(bytes.len() == 10 && all.starts_with(&bytes), "limit-bytes: {bytes:?}");
+    let stamped = space.kubectl(&["logs", "actor", "--timestamps", "--tail=1"]).await?;
+    let stamp = stamped.split(' ').next().unwrap_or_default();
+    ensure!(stamp.parse::<k8s_openapi::jiff::Timestamp>().is_ok(), "timestamps: {stamped:?}");
+    let late = space.kubectl(&["logs", "actor", "--since-time=2099-01-01T00:00:00Z"]).await?;
+    ensure!(late.is_empty(), "nothing is said after 2099: {late:?}");
+    let since = space.kubectl(&["logs", "actor", "--since=1h"]).await?;
+    ensure!(since == all, "since an hour ago: {since:?}");
+    let none = kubectl::attempt(&["-n", &space.name, "logs", "actor", "--previous"], "").await?;
+    ensure!(!none.ok, "there was no run before: {}", none.stdout);
+
     let mut follow = Command::new("kubectl");
-    follow.args(["-n", &space.name, "logs", "-f", "followed"]);
+    follow.args(["-n", &space.name, "logs", "-f", "actor"]);
     let following = tokio::spawn(async move { kubectl::run(&mut follow, "").await });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    space.kubectl(&["delete", "pod", "followed"]).await?;
-    let seen = tokio::time::timeout(SOON, following).await???;
-    ensure!(seen.stdout.starts_with(&before), "followed: {:?}, before: {before:?}", seen.stdout);
+    space.kubectl(&["delete", "pod", "actor"]).await?;
+    let seen = tokio::time::timeout(SOON, following).await???.stdout;
+    ensure!(seen.starts_with(&all), "followed: {seen:?}, before: {all:?}");
     ensure!(
-        seen.stdout.len() > before.len(),
-        "the actor says that it stops, and that is not in what was followed: {:?}",
-        seen.stdout
+        seen.len() > all.len(),
+        "the actor says that it stops, and that is not in what was followed: {seen:?}"
     );
     Ok(())
 }

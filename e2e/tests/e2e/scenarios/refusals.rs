@@ -64,7 +64,7 @@ pub async fn by_name(world: Arc<World>) -> Result<Outcome> {
             json!({"securityContext": {"privileged": true}}),
             "securityContext.privileged",
         ),
-        ("command", json!({}), json!({"command": ["/bin/sh"]}), "command"),
+        ("shell", json!({}), json!({"command": ["/bin/sh"]}), "containers[0].command"),
     ];
     for (app, spec, container, _) in &cases {
         let actor = Actor {
@@ -94,8 +94,7 @@ pub async fn by_name(world: Arc<World>) -> Result<Outcome> {
         let events = space.events(&text(&pod["metadata"]["name"])).await?;
         let said = events.iter().filter(|event| event.contains(field)).count();
         ensure!(said == 1, "{app}: {events:?}");
-        // Written once: an object that changes again and again would have a high generation of
-        // its status; the managed fields' time is that of the last write.
+        // Written once: the object does not change any more.
         let writes = pod["metadata"]["resourceVersion"].clone();
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let again = only_pod(&space, app).await?;
