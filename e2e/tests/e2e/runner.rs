@@ -26,7 +26,10 @@ pub enum Phase {
     Together,
     /// Alone, because it disturbs nodes.
     Alone,
-    /// After everything: what the whole run has shown.
+    /// Beside each other, with nothing else going on: what the run has shown, and what a cluster
+    /// at rest costs.
+    Quiet,
+    /// Alone and after all else, because it takes the control plane away.
     Last,
 }
 
@@ -122,7 +125,8 @@ pub async fn run(filter: &[String]) -> ExitCode {
     let mut tally = Tally::default();
     for phase in chosen.iter().map(|it| it.phase).collect::<BTreeSet<_>>() {
         let of_phase = chosen.iter().filter(|it| it.phase == phase).copied();
-        let width = if phase == Phase::Together { BESIDE_EACH_OTHER } else { 1 };
+        let beside = matches!(phase, Phase::Together | Phase::Quiet);
+        let width = if beside { BESIDE_EACH_OTHER } else { 1 };
         run_phase(&world, of_phase.collect(), width, &mut tally).await;
         if phase == Phase::First && tally.failed > 0 {
             eprintln!("    nothing else was tried");

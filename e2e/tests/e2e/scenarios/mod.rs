@@ -135,17 +135,17 @@ pub fn all() -> Vec<Scenario> {
             "an agent killed and started again adopts its pods as they are",
             adoption::killed
         ),
+        scenario!(Alone, "how much a node holds and answers, measured", capacity::of_a_node),
         scenario!(
-            Alone,
-            "pods serve on while the control plane is away, and nothing starts twice",
-            outage::away_and_back
-        ),
-        scenario!(
-            Last,
+            Quiet,
             "certificates were renewed three times and nobody was turned away",
             certificates::renewed
         ),
-        scenario!(Last, "how much a node holds and answers, measured", capacity::of_a_node),
-        scenario!(Last, "what a node asks of the API server, measured", measures::api_load),
+        scenario!(Quiet, "what a node asks of the API server, measured", measures::api_load),
+        scenario!(
+            Last,
+            "pods serve on while the control plane is away, and nothing starts twice",
+            outage::away_and_back
+        ),
     ]
 }
