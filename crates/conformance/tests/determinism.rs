@@ -67,7 +67,7 @@ fn another_folder_cache_user_and_time_zone_give_the_same_bytes() {
 
     let elsewhere = tempfile::Builder::new().prefix("graphlet elsewhere ").tempdir().unwrap();
     let at = |name: &str| elsewhere.path().join(name);
-    for name in ["actor", "compiler", "crates", "models", "programs"] {
+    for name in ["actor", "compiler", "crates", "e2e", "models", "programs"] {
         copy(&here.root().join(name), &at("checkout").join(name)).unwrap();
     }
     for name in ["Cargo.toml", "Cargo.lock"] {
