@@ -7,7 +7,7 @@ programs="kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubec
 
 complete() {
     local program
-    for program in $programs; do [ -x "$bin/$program" ] || return 1; done
+    for program in $programs; do [ -f "$bin/$program" ] && [ -x "$bin/$program" ] || return 1; done
 }
 
 if complete; then
@@ -48,12 +48,13 @@ export GOTOOLCHAIN=local
 # go_build MODULE PACKAGE NAME [LINKER FLAGS]: modules/MODULE pins the sources.
 go_build() {
     local module=$1 package=$2 name=$3 flags=${4:-} began=$SECONDS
-    [ ! -x "$bin/$name" ] || return 0
-    mkdir -p "$work/$module"
-    cp "$parts/modules/$module/go.mod" "$parts/modules/$module/go.sum" "$work/$module/"
-    (cd "$work/$module" && go build -ldflags "-s -w $flags" -o "$work/$name" "$package") >"$work/$name.log" 2>&1 ||
+    [ ! -f "$bin/$name" ] || return 0
+    # Programs in a folder of their own: `go build -o` a folder's name would write into that.
+    mkdir -p "$work/from/$module" "$work/made"
+    cp "$parts/modules/$module/go.mod" "$parts/modules/$module/go.sum" "$work/from/$module/"
+    (cd "$work/from/$module" && go build -ldflags "-s -w $flags" -o "$work/made/$name" "$package") >"$work/$name.log" 2>&1 ||
         die "$name could not be built" "see $work/$name.log; is the Go module proxy reachable?"
-    mv "$work/$name" "$bin/$name"
+    mv "$work/made/$name" "$bin/$name"
     note "$name: $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
 }
 
