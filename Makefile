@@ -21,8 +21,9 @@ setup-dev: ## And what checks, tests and benches need
 	@scripts/setup --dev
 
 .PHONY: build
-build: setup ## Build the command: target/release/graphlet
+build: setup ## Build the commands: target/release/graphlet, and graphlet-node for Kubernetes
 	@cargo build --release --locked -p cli
+	@cargo build --release --locked -p node-agent
 
 # Serving needs no registry: without its client the first build is shorter. A command that was built
 # whole stays whole.
