@@ -5,10 +5,11 @@
 //! [`provider::ActorService`]; an actor reaches its providers through waPC host calls, as far as
 //! its claims and its links allow.
 //!
-//! A [`command`] is a verified module of another kind: a WASI program, run to its end.
+//! A `command` (a feature) is a verified module of another kind: a WASI program, run to its end.
 
 mod actor;
 mod capabilities;
+#[cfg(feature = "command")]
 pub mod command;
 mod host;
 mod identity;

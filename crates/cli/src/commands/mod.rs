@@ -9,6 +9,7 @@ mod inspect;
 pub mod keys;
 #[cfg(feature = "kubernetes")]
 mod node;
+#[cfg(feature = "kubernetes")]
 mod pod;
 #[cfg(feature = "kubernetes")]
 mod pull;
@@ -53,6 +54,7 @@ pub enum Command {
     #[cfg(not(feature = "kubernetes"))]
     #[command(external_subcommand)]
     Absent(Vec<String>),
+    #[cfg(feature = "kubernetes")]
     #[command(hide = true)]
     Pod(pod::Args),
 }
@@ -77,6 +79,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Node(args) => node::run(&args),
         #[cfg(not(feature = "kubernetes"))]
         Command::Absent(args) => Err(absent(&args)),
+        #[cfg(feature = "kubernetes")]
         Command::Pod(args) => pod::run(&args),
     }
 }
@@ -86,7 +89,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
 fn absent(args: &[String]) -> anyhow::Error {
     let name = args.first().map_or("", String::as_str);
     match name {
-        "push" | "pull" | "node" => {
+        "push" | "pull" | "node" | "pod" => {
             Usage::new(format!("this graphlet was built without `{name}`, as `make run` does"))
                 .hint("make build")
         }
