@@ -63,24 +63,36 @@ class Node:
 
 @dataclass
 class Graph:
-    """A model with one input and one output, both ``float32``."""
+    """A model: an image model has one input and one output, both ``float32``."""
 
     nodes: list[Node]
     constants: dict[str, Array]
-    input: str
-    output: str
+    inputs: list[str]
+    outputs: list[str]
     opset: int
     opsets: dict[str, int]
     ir_version: int
     # What the file calls the output; rewriting may let another tensor take its place.
     declared_output: str = ""
+    # Whether it reads a picture; otherwise tensors of any type and number go in and come out.
+    image: bool = True
     shapes: dict[str, Shape] = field(default_factory=dict)
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
 
+    @property
+    def input(self) -> str:
+        """The input of an image model; the first one of any other."""
+        return self.inputs[0] if self.inputs else ""
+
+    @property
+    def output(self) -> str:
+        """The output of an image model; the first one of any other."""
+        return self.outputs[0] if self.outputs else ""
+
     def uses(self) -> Counter[str]:
-        """How often each tensor is read; the graph's output counts as one reader."""
+        """How often each tensor is read; an output of the graph counts as one reader."""
         count = Counter(name for node in self.nodes for name in node.inputs if name)
-        count[self.output] += 1
+        count.update(self.outputs)
         return count
 
     def producers(self) -> dict[str, Node]:
@@ -100,12 +112,11 @@ class Graph:
         """Lets every reader of ``old`` read ``new``."""
         for node in self.nodes:
             node.inputs = [new if name == old else name for name in node.inputs]
-        if self.output == old:
-            self.output = new
+        self.outputs = [new if name == old else name for name in self.outputs]
 
     def prune(self) -> None:
-        """Drops nodes and constants that the output does not depend on."""
-        needed = {self.output}
+        """Drops nodes and constants that no output depends on."""
+        needed = set(self.outputs)
         kept = []
         for node in reversed(self.nodes):
             if needed.intersection(node.outputs):
@@ -116,11 +127,18 @@ class Graph:
 
     def fresh(self, base: str) -> str:
         """A tensor name that is not taken."""
-        taken = set(self.constants) | {self.input} | self.producers().keys()
+        taken = set(self.constants) | set(self.inputs) | self.producers().keys()
         name, number = base, 0
         while name in taken:
             number += 1
             name = f"{base}_{number}"
+        return name
+
+    def add_constant(self, base: str, array: Array) -> str:
+        """Adds a constant and gives the name that it got."""
+        name = self.fresh(base)
+        self.constants[name] = array
+        self.shapes[name], self.dtypes[name] = array.shape, array.dtype
         return name
 
 

@@ -59,8 +59,13 @@ class ExecutorGraph:
     """Calls in order, as the graph executor runs them."""
 
     nodes: list[GraphNode]
-    head: tuple[int, int]
+    heads: list[tuple[int, int]]
     params: dict[str, Array]
+
+    @property
+    def head(self) -> tuple[int, int]:
+        """The output of an image model; the first one of any other."""
+        return self.heads[0]
 
     def plan(self) -> tuple[list[int], list[storage.Lifetime]]:
         """Storage of every node's outputs in order, and the lifetimes of the activations.
@@ -68,7 +73,7 @@ class ExecutorGraph:
         Placeholders keep a storage of their own: the executor sets them once and runs often.
         """
         lifetimes: dict[tuple[int, int], storage.Lifetime] = {}
-        last = {self.head: len(self.nodes)}
+        last = dict.fromkeys(self.heads, len(self.nodes))
         for step, node in enumerate(self.nodes):
             for entry in node.inputs:
                 last[entry] = max(last.get(entry, 0), step)
@@ -110,7 +115,7 @@ class ExecutorGraph:
         value = {
             "nodes": [_node_json(node) for node in self.nodes],
             "arg_nodes": [i for i, node in enumerate(self.nodes) if node.function is None],
-            "heads": [[*self.head, 0]],
+            "heads": [[*head, 0] for head in self.heads],
             "node_row_ptr": rows,
             "attrs": {
                 "storage_id": ["list_int", ids],
@@ -134,13 +139,13 @@ def _node_json(node: GraphNode) -> dict[str, Any]:
     return {"op": "tvm_op", "name": node.name, "inputs": inputs, "attrs": attributes}
 
 
-def from_module(module: Any, input_name: str, named: Sequence[Node]) -> ExecutorGraph:
+def from_module(module: Any, inputs: Sequence[str], named: Sequence[Node]) -> ExecutorGraph:
     """Reads the straight sequence of calls that the fused module's `main` is."""
-    return _Reader(module["main"], input_name, named).read()
+    return _Reader(module["main"], inputs, named).read()
 
 
 class _Reader:
-    def __init__(self, main: Any, input_name: str, named: Sequence[Node]) -> None:
+    def __init__(self, main: Any, inputs: Sequence[str], named: Sequence[Node]) -> None:
         self.main = main
         self.named = named
         self.nodes: list[GraphNode] = []
@@ -149,10 +154,11 @@ class _Reader:
         self.tuples: dict[Any, list[tuple[int, int]]] = {}
         self.constants: dict[tuple[str, Shape, bytes], tuple[int, int]] = {}
         # The executor finds inputs and parameters by name: each name stands for one node.
-        self.taken = {input_name} | {node.name for node in named}
+        self.taken = set(inputs) | {node.name for node in named}
+        self.inputs = set(inputs)
         self.given: Counter[str] = Counter()
-        (parameter,) = main.params
-        self.entries[parameter] = self._append(GraphNode(input_name, [_tensor(parameter.ty)]))
+        for name, parameter in zip(inputs, main.params, strict=True):
+            self.entries[parameter] = self._append(GraphNode(name, [_tensor(parameter.ty)]))
 
     def read(self) -> ExecutorGraph:
         bindings = [b for block in self.main.body.blocks for b in block.bindings]
@@ -162,14 +168,23 @@ class _Reader:
                 self._call(binding.var, value)
             elif isinstance(value, relax.TupleGetItem):
                 self.entries[binding.var] = self.tuples[value.tuple_value][value.index]
+            elif isinstance(value, relax.Tuple):
+                self.tuples[binding.var] = [self._entry(field) for field in value.fields]
             elif isinstance(value, relax.Var | tvm.ir.GenericConst):
                 self.entries[binding.var] = self._entry(value)
             else:
                 raise CompileError(f"TVM left a {type(value).__name__} in the graph")
-        head = self._entry(self.main.body.body)
-        if self.nodes[head[0]].function is None:
+        heads = self._heads(self.main.body.body)
+        if all(self.nodes[index].function is None for index, _ in heads):
             raise NoInputError("the graph computes nothing")
-        return ExecutorGraph(self.nodes, head, self.params)
+        return ExecutorGraph(self.nodes, heads, self.params)
+
+    def _heads(self, result: Any) -> list[tuple[int, int]]:
+        if isinstance(result, relax.Tuple):
+            return [self._entry(field) for field in result.fields]
+        if isinstance(result.ty, relax.TupleType):
+            return self.tuples[result]
+        return [self._entry(result)]
 
     def _call(self, var: Any, call: Any) -> None:
         function, arguments = call.args[0].name_hint, call.args[1].fields
@@ -179,7 +194,7 @@ class _Reader:
         origin = self._origin(var)
         if origin is None:
             name = self._fresh(f"{function}_{len(self.nodes)}")
-        elif self.given[origin.name] or origin.name == self.nodes[0].name:
+        elif self.given[origin.name] or origin.name in self.inputs:
             name = self._fresh(f"{origin.name}_{len(self.nodes)}")
         else:
             name = origin.name

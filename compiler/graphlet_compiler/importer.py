@@ -14,13 +14,15 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from graphlet_compiler import tir
+from graphlet_compiler.chains import clamp_bounds
 from graphlet_compiler.errors import Detail, UnsupportedDtypeError, UnsupportedOperatorError
 from graphlet_compiler.graph import Graph, Node, Shape, subgraphs
-from graphlet_compiler.lowering import clamp_bounds
 from graphlet_compiler.simplify import resizes_exactly
 
 # What the runtime's tensors may hold.
-_DTYPES = ("float32", "int64", "int32", "uint8", "int8", "bool")
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_DTYPES = (*_FLOATS, *_INTEGERS, "bool")
 
 # TVM's messages can be pages long.
 _MAX_REASON = 300
@@ -100,7 +102,7 @@ def check_dtypes(graph: Graph) -> None:
                 wrong.append(Detail(f"`{node.name}` ({node.op}): `{name}` is {dtype}", node.name))
                 break
     output = graph.dtypes.get(graph.output)
-    if output is not None and output != "float32":
+    if graph.image and output is not None and output != "float32":
         wrong.append(Detail(f"the output `{graph.output}` is {output}, not float32"))
     if wrong:
         raise UnsupportedDtypeError.of(wrong)
@@ -159,7 +161,7 @@ def _blame(graph: Graph) -> list[Detail]:
         variable = next((i for i in node.inputs if i and i not in graph.constants), None)
         if variable is None:
             continue
-        alone = replace(graph, nodes=[node], input=variable, output=node.outputs[0])
+        alone = replace(graph, nodes=[node], inputs=[variable], outputs=node.outputs[:1])
         alone.constants = {
             name: graph.constants[name]
             if name in graph.constants
@@ -222,20 +224,22 @@ class _Importer:
 
     def build(self) -> Any:
         graph, bb = self.graph, self.bb
-        source = relax.Var("input", self._type(graph.input))
-        self.values[graph.input] = source
+        sources = [relax.Var(f"input_{i}", self._type(n)) for i, n in enumerate(graph.inputs)]
+        self.values.update(zip(graph.inputs, sources, strict=True))
         for name, array in graph.constants.items():
             self.values[name] = relax.const(array)
-        with bb.function("main", [source]):
+        with bb.function("main", sources):
             with bb.dataflow():
                 for node in graph.nodes:
                     self._emit(node)
-                hint = self.numbers.get(graph.output)
-                result = bb.emit_output(
-                    self.values[graph.output], "" if hint is None else f"{OUTPUT_PREFIX}{hint}"
-                )
-            bb.emit_func_output(result)
+                results = [self._output(name) for name in graph.outputs]
+            bb.emit_func_output(results[0] if len(results) == 1 else results)
         return bb.get()
+
+    def _output(self, name: str) -> Any:
+        hint = self.numbers.get(name)
+        hint = "" if hint is None else f"{OUTPUT_PREFIX}{hint}"
+        return self.bb.emit_output(self.values[name], hint)
 
     def _emit(self, node: Node) -> None:
         if node.outputs[0] in self.deferred:

@@ -19,6 +19,7 @@ from graphlet_compiler import (
     prepare,
     shapes,
     simplify,
+    tensors,
 )
 from graphlet_compiler.archive import archive
 from graphlet_compiler.errors import UnsupportedOperatorError
@@ -26,6 +27,7 @@ from graphlet_compiler.events import Events
 from graphlet_compiler.graph import Graph
 from graphlet_compiler.macs import Fallback
 from graphlet_compiler.spec import ModelSpec, Simd
+from graphlet_compiler.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from graphlet_compiler.graph_json import ExecutorGraph
@@ -42,7 +44,7 @@ class Compiled:
 
 
 def compile_to(
-    spec: ModelSpec, onnx: Path, out: Path, events: Events, simd: Simd | None = None
+    spec: ModelSpec | TensorSpec, onnx: Path, out: Path, events: Events, simd: Simd | None = None
 ) -> None:
     """Compiles the model and writes the artifacts into ``out``."""
     events.plan(len(_PHASES))
@@ -54,13 +56,17 @@ def compile_to(
     events.emit({"event": "done"} | {key: report[key] for key in summary})
 
 
-def compile_model(spec: ModelSpec, onnx: Path, events: Events) -> Compiled:
+def compile_model(spec: ModelSpec | TensorSpec, onnx: Path, events: Events) -> Compiled:
     """Compiles the model; the same input gives the same bytes."""
     events.phase("load")
     model = onnx_file.load(onnx)
     operators = onnx_facts.operators(model)
-    graph = prepare.open_graph(onnx_file.expand(model), spec)
-    del model  # The weights live on as arrays.
+    expanded = onnx_file.expand(model)
+    if isinstance(spec, TensorSpec):
+        graph = tensors.open_graph(expanded, spec)
+    else:
+        graph = prepare.open_graph(expanded, spec)
+    del model, expanded  # The weights live on as arrays.
 
     events.phase("simplify")
     simplify.simplify(graph)
@@ -82,7 +88,7 @@ def compile_model(spec: ModelSpec, onnx: Path, events: Events) -> Compiled:
     module, named = importer.import_graph(graph)
     events.phase("fuse")
     module = importer.fuse(module, graph)
-    executor = graph_json.from_module(module, graph.input, named)
+    executor = graph_json.from_module(module, graph.inputs, named)
     used = {node.function for node in executor.nodes if node.function is not None}
 
     events.phase("build")
@@ -105,7 +111,7 @@ def versions() -> dict[str, str]:
 
 
 def _report(
-    spec: ModelSpec,
+    spec: ModelSpec | TensorSpec,
     graph: Graph,
     executor: ExecutorGraph,
     operators: dict[str, int],
@@ -114,14 +120,21 @@ def _report(
     object_bytes: int,
 ) -> dict[str, Any]:
     memory = executor.memory()
+    inputs = [_tensor_json(graph, name, name) for name in graph.inputs]
+    if isinstance(spec, TensorSpec):
+        declared = list(graph.declared_outputs)
+    else:
+        declared = [spec.output.name or graph.declared_output]
+    outputs = [
+        _tensor_json(graph, name, shown)
+        for name, shown in zip(graph.outputs, declared, strict=True)
+    ]
     return {
         "model": {"name": spec.name, "version": spec.version},
-        "input": {"name": graph.input, "shape": list(spec.input.shape), "dtype": "float32"},
-        "output": {
-            "name": spec.output.name or graph.declared_output,
-            "shape": list(graph.shapes[graph.output]),
-            "dtype": "float32",
-        },
+        "input": inputs[0] if inputs else None,
+        "output": outputs[0],
+        "inputs": inputs,
+        "outputs": outputs,
         "simd": spec.simd.value,
         "opset": graph.opset,
         "operators": operators,
@@ -135,6 +148,10 @@ def _report(
         "nodes": [_call_json(node) for node in executor.nodes if node.function is not None],
         "versions": versions(),
     }
+
+
+def _tensor_json(graph: Graph, name: str, shown: str) -> dict[str, Any]:
+    return {"name": shown, "shape": list(graph.shapes[name]), "dtype": str(graph.dtypes[name])}
 
 
 def _call_json(node: Any) -> dict[str, Any]:

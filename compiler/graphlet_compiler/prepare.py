@@ -28,8 +28,8 @@ def open_graph(model: onnx.ModelProto, spec: ModelSpec) -> Graph:
     graph = Graph(
         nodes=[_node(proto) for proto in model.graph.node],
         constants={t.name: _array(t) for t in model.graph.initializer},
-        input="",
-        output="",
+        inputs=[],
+        outputs=[],
         opset=onnx_file.opset_of(model),
         opsets={o.domain: o.version for o in model.opset_import},
         # Before 4 every constant had to be an input as well.
@@ -39,11 +39,11 @@ def open_graph(model: onnx.ModelProto, spec: ModelSpec) -> Graph:
     wrong: list[Detail] = []
     output = _choose_output(graph, [o.name for o in model.graph.output], spec, wrong)
     if output is not None:
-        graph.output = graph.declared_output = output
+        graph.outputs, graph.declared_output = [output], output
         graph.prune()
     chosen = _choose_input(graph, declared, spec, wrong)
     if chosen is not None:
-        graph.input = chosen.name
+        graph.inputs = [chosen.name]
         _compare_shape(extents_of(chosen), spec, wrong)
     if wrong:
         raise SpecMismatchError.of(wrong)

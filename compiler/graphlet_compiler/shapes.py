@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 
 from graphlet_compiler.errors import CorruptOnnxError, Detail, DynamicDimensionError
@@ -15,11 +14,11 @@ _MAX_VALUE_ELEMENTS = 1024
 
 def infer(graph: Graph) -> None:
     """Fills in ``shapes`` and ``dtypes`` as far as they are known."""
-    shape = graph.shapes[graph.input]
+    sources = [(name, graph.shapes[name], graph.dtypes[name]) for name in graph.inputs]
     graph.shapes = {name: tuple(array.shape) for name, array in graph.constants.items()}
     graph.dtypes = {name: array.dtype for name, array in graph.constants.items()}
-    graph.shapes[graph.input] = shape
-    graph.dtypes[graph.input] = np.dtype(np.float32)
+    for name, shape, dtype in sources:
+        graph.shapes[name], graph.dtypes[name] = shape, dtype
     inferred = onnx.shape_inference.infer_shapes(_skeleton(graph), data_prop=True)
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         tensor = value.type.tensor_type
@@ -60,25 +59,28 @@ def require_static(graph: Graph) -> None:
         message = str(error).removeprefix("[ShapeInferenceError] Inference error(s): ")
         message = message.splitlines()[0]
         raise CorruptOnnxError(
-            f"the graph contradicts itself for input shape {list(graph.shapes[graph.input])}: "
-            f"{message}",
+            f"the graph contradicts itself for input shape {_input_shapes(graph)}: {message}",
             node=found[0].node,
             hint="compare input.shape in model.toml with the size the model was exported for",
         ) from error
     raise DynamicDimensionError.of(found)
 
 
+def _input_shapes(graph: Graph) -> str:
+    return ", ".join(str(list(graph.shapes[name])) for name in graph.inputs)
+
+
 def _skeleton(graph: Graph) -> onnx.ModelProto:
     """The graph as ONNX, with weights declared but not contained."""
-    inputs, initializers = [_declare(graph, graph.input)], []
+    inputs, initializers = [_declare(graph, name) for name in graph.inputs], []
     for name, array in graph.constants.items():
         if array.size <= _MAX_VALUE_ELEMENTS:
             initializers.append(onnx.numpy_helper.from_array(array, name))
         else:
             inputs.append(_declare(graph, name))
-    output = onnx.ValueInfoProto(name=graph.output)
+    outputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(graph.outputs)]
     proto = onnx.helper.make_graph(
-        [node.proto() for node in graph.nodes], "graph", inputs, [output], initializers
+        [node.proto() for node in graph.nodes], "graph", inputs, outputs, initializers
     )
     return onnx.helper.make_model(
         proto,

@@ -36,11 +36,11 @@ def split_batch_norms(graph: Graph) -> None:
             ("Mul", node.inputs[0], scaled, affine[0]),
             ("Add", scaled, node.outputs[0], affine[1]),
         ):
-            constant = graph.fresh(f"{target}.{op.lower()}")
-            graph.constants[constant] = values.reshape(extents).astype(np.float32)
-            graph.shapes[constant] = graph.constants[constant].shape
+            constant = graph.add_constant(
+                f"{target}.{op.lower()}", values.reshape(extents).astype(np.float32)
+            )
             graph.shapes[target] = graph.shapes[node.inputs[0]]
-            graph.dtypes[constant] = graph.dtypes[target] = np.dtype(np.float32)
+            graph.dtypes[target] = np.dtype(np.float32)
             nodes.append(Node(op, node.name, [source, constant], [target], sources=node.sources))
     graph.nodes = nodes
     graph.prune()
@@ -87,10 +87,9 @@ def _write_out_sizes(graph: Graph) -> None:
     for node in graph.nodes:
         if node.op != "Resize" or node.domain or not resizes_exactly(graph, node):
             continue
-        sizes = graph.fresh(f"{node.outputs[0]}.sizes")
-        values = np.asarray(graph.shapes[node.outputs[0]], np.int64)
-        graph.constants[sizes] = values
-        graph.shapes[sizes], graph.dtypes[sizes] = values.shape, values.dtype
+        sizes = graph.add_constant(
+            f"{node.outputs[0]}.sizes", np.asarray(graph.shapes[node.outputs[0]], np.int64)
+        )
         node.inputs = [node.inputs[0], node.input(1) or "", "", sizes]
         for name in ("axes", "keep_aspect_ratio_policy"):
             node.attributes.pop(name, None)
