@@ -65,6 +65,13 @@ def _run(options: argparse.Namespace, events: Events) -> None:
     if options.command == "facts":
         events.emit(onnx_facts.facts(options.onnx))
         return
+    if options.command == "compile" and options.tensors is not None:
+        from graphlet_compiler import pipeline, tensors
+
+        simd = None if options.simd is None else spec.Simd(options.simd)
+        tensor_spec = tensors.load(options.tensors)
+        pipeline.compile_to(tensor_spec, options.onnx, options.out, events, simd)
+        return
     model = spec.load(options.spec)
     if options.command == "check":
         from graphlet_compiler import check
@@ -94,10 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     reference = commands.add_parser("reference", help="what onnxruntime computes")
     for command in (facts, check, build, reference):
         command.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the model")
-    for command in (check, build, reference):
+    for command in (check, reference):
         command.add_argument(
             "--spec", type=Path, required=True, metavar="FILE", help="model.toml as JSON"
         )
+    kind = build.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--spec", type=Path, metavar="FILE", help="model.toml as JSON")
+    kind.add_argument(
+        "--tensors", type=Path, metavar="FILE", help="what a model without pictures needs, as JSON"
+    )
     build.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where the artifacts go"
     )

@@ -72,8 +72,8 @@ class Graph:
     opset: int
     opsets: dict[str, int]
     ir_version: int
-    # What the file calls the output; rewriting may let another tensor take its place.
-    declared_output: str = ""
+    # What the file calls the outputs; rewriting may let other tensors take their place.
+    declared_outputs: list[str] = field(default_factory=list)
     # Whether it reads a picture; otherwise tensors of any type and number go in and come out.
     image: bool = True
     shapes: dict[str, Shape] = field(default_factory=dict)
@@ -88,6 +88,11 @@ class Graph:
     def output(self) -> str:
         """The output of an image model; the first one of any other."""
         return self.outputs[0] if self.outputs else ""
+
+    @property
+    def declared_output(self) -> str:
+        """What the file calls the output of an image model."""
+        return self.declared_outputs[0] if self.declared_outputs else ""
 
     def uses(self) -> Counter[str]:
         """How often each tensor is read; an output of the graph counts as one reader."""

@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from graphlet_compiler import tir
-from graphlet_compiler.chains import clamp_bounds
+from graphlet_compiler.activations import clamp_bounds
 from graphlet_compiler.errors import Detail, UnsupportedDtypeError, UnsupportedOperatorError
 from graphlet_compiler.graph import Graph, Node, Shape, subgraphs
 from graphlet_compiler.simplify import resizes_exactly
@@ -237,8 +237,8 @@ class _Importer:
         return bb.get()
 
     def _output(self, name: str) -> Any:
-        hint = self.numbers.get(name)
-        hint = "" if hint is None else f"{OUTPUT_PREFIX}{hint}"
+        number = self.numbers.get(name)
+        hint = "" if number is None else f"{OUTPUT_PREFIX}{number}"
         return self.bb.emit_output(self.values[name], hint)
 
     def _emit(self, node: Node) -> None:

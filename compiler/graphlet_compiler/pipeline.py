@@ -121,13 +121,9 @@ def _report(
 ) -> dict[str, Any]:
     memory = executor.memory()
     inputs = [_tensor_json(graph, name, name) for name in graph.inputs]
-    if isinstance(spec, TensorSpec):
-        declared = list(graph.declared_outputs)
-    else:
-        declared = [spec.output.name or graph.declared_output]
     outputs = [
-        _tensor_json(graph, name, shown)
-        for name, shown in zip(graph.outputs, declared, strict=True)
+        _tensor_json(graph, name, declared)
+        for name, declared in zip(graph.outputs, graph.declared_outputs, strict=True)
     ]
     return {
         "model": {"name": spec.name, "version": spec.version},
@@ -150,8 +146,8 @@ def _report(
     }
 
 
-def _tensor_json(graph: Graph, name: str, shown: str) -> dict[str, Any]:
-    return {"name": shown, "shape": list(graph.shapes[name]), "dtype": str(graph.dtypes[name])}
+def _tensor_json(graph: Graph, name: str, declared: str) -> dict[str, Any]:
+    return {"name": declared, "shape": list(graph.shapes[name]), "dtype": str(graph.dtypes[name])}
 
 
 def _call_json(node: Any) -> dict[str, Any]:

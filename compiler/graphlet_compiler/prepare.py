@@ -23,9 +23,9 @@ from graphlet_compiler.onnx_facts import Extent, extents_of
 from graphlet_compiler.spec import ModelSpec
 
 
-def open_graph(model: onnx.ModelProto, spec: ModelSpec) -> Graph:
-    """Chooses input and output as the specification says and binds the input's shape."""
-    graph = Graph(
+def read_graph(model: onnx.ModelProto) -> Graph:
+    """The nodes and weights of a model; its inputs and outputs are still to be chosen."""
+    return Graph(
         nodes=[_node(proto) for proto in model.graph.node],
         constants={t.name: _array(t) for t in model.graph.initializer},
         inputs=[],
@@ -35,11 +35,16 @@ def open_graph(model: onnx.ModelProto, spec: ModelSpec) -> Graph:
         # Before 4 every constant had to be an input as well.
         ir_version=max(model.ir_version, 4),
     )
+
+
+def open_graph(model: onnx.ModelProto, spec: ModelSpec) -> Graph:
+    """Chooses input and output as the specification says and binds the input's shape."""
+    graph = read_graph(model)
     declared = {i.name: i for i in model.graph.input if i.name not in graph.constants}
     wrong: list[Detail] = []
     output = _choose_output(graph, [o.name for o in model.graph.output], spec, wrong)
     if output is not None:
-        graph.outputs, graph.declared_output = [output], output
+        graph.outputs, graph.declared_outputs = [output], [output]
         graph.prune()
     chosen = _choose_input(graph, declared, spec, wrong)
     if chosen is not None:

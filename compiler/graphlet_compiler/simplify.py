@@ -19,7 +19,8 @@ def simplify(graph: Graph) -> None:
     _write_out_sizes(graph)
     graph.prune()
     if not graph.nodes:
-        raise NoInputError(f"`{graph.output}` does not depend on the input `{graph.input}`")
+        inputs = ", ".join(f"`{name}`" for name in graph.inputs)
+        raise NoInputError(f"`{graph.output}` does not depend on the input {inputs}")
 
 
 def split_batch_norms(graph: Graph) -> None:
@@ -32,15 +33,16 @@ def split_batch_norms(graph: Graph) -> None:
             continue
         extents = [1, -1] + [1] * (len(graph.shapes[node.inputs[0]]) - 2)
         scaled = graph.fresh(f"{node.outputs[0]}.scaled")
+        dtype = graph.dtypes[node.inputs[0]]
         for op, source, target, values in (
             ("Mul", node.inputs[0], scaled, affine[0]),
             ("Add", scaled, node.outputs[0], affine[1]),
         ):
             constant = graph.add_constant(
-                f"{target}.{op.lower()}", values.reshape(extents).astype(np.float32)
+                f"{target}.{op.lower()}", values.reshape(extents).astype(dtype)
             )
             graph.shapes[target] = graph.shapes[node.inputs[0]]
-            graph.dtypes[target] = np.dtype(np.float32)
+            graph.dtypes[target] = dtype
             nodes.append(Node(op, node.name, [source, constant], [target], sources=node.sources))
     graph.nodes = nodes
     graph.prune()
@@ -119,7 +121,7 @@ def _drop_identities(graph: Graph) -> None:
         if same is None or node.domain or source is None or not same(graph, node):
             continue
         # Something has to write the output.
-        if target == graph.output and source not in graph.producers():
+        if target in graph.outputs and source not in graph.producers():
             continue
         graph.nodes.remove(node)
         graph.rename(target, source)

@@ -54,7 +54,7 @@ class Executor:
         self.refusals = lowering.lower(self.graph)
         module, named = importer.import_graph(self.graph)
         module = importer.fuse(module, self.graph)
-        self.executor: ExecutorGraph = graph_json.from_module(module, self.graph.input, named)
+        self.executor: ExecutorGraph = graph_json.from_module(module, self.graph.inputs, named)
         used = {n.function for n in self.executor.nodes if n.function is not None}
         self.functions = codegen.functions(module, used)
         plain = {n: f for n, f in self.functions.items() if not _kernel_calls(f)}
