@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphlet_compiler import packing, simplify
+from graphlet_compiler.activations import clamp_bounds
 from graphlet_compiler.geometry import conv_geometry, zero_padding
 from graphlet_compiler.graph import Array, Graph, Node, Shape
 from graphlet_compiler.kernels import (
-    UNBOUNDED,
     Clamp,
     Conv2d,
     Dense,
@@ -84,23 +84,6 @@ def refusal(graph: Graph, node: Node) -> str | None:
         if bias.size not in (1, width) or (bias.size > 1 and bias.shape[-1] != width):
             return "the bias differs from row to row"
     return None
-
-
-def clamp_bounds(graph: Graph, node: Node) -> tuple[float, float] | None:
-    """Bounds of an activation that only clamps; ``None`` for anything else."""
-    if node.op == "Relu":
-        return 0.0, UNBOUNDED
-    if node.op != "Clip":
-        return None
-    bounds = []
-    for index, name, default in ((1, "min", -UNBOUNDED), (2, "max", UNBOUNDED)):
-        tensor = node.input(index)
-        if tensor is not None and tensor not in graph.constants:
-            return None
-        value = node.attr(name, default) if tensor is None else graph.constants[tensor].item()
-        # ONNX Runtime takes a bound that is not a number as none.
-        bounds.append(default if np.isnan(value) else float(value))
-    return bounds[0], bounds[1]
 
 
 def _start(graph: Graph, node: Node) -> _Chain:
