@@ -1,4 +1,5 @@
-//! Element types, shapes, tensors, DLPack's `DLTensor` and the model block format.
+//! Element types, shapes, tensors, DLPack's `DLTensor`, the model block format and the wire
+//! descriptor.
 //!
 //! The bottom of the house: values and formats only. Nothing here does I/O, and nothing here is
 //! unsafe; what comes from outside (a dtype string, a shape, a block) is checked and answered
@@ -8,6 +9,7 @@
 compile_error!("tensors and model blocks are little-endian and used in place");
 
 pub mod block;
+mod descriptor;
 mod dlpack;
 mod dtype;
 mod shape;
@@ -15,6 +17,10 @@ mod storage;
 mod tensors;
 
 pub use block::{Block, BlockBuilder, BlockError};
+pub use descriptor::{
+    DESCRIPTOR_MAGIC, DESCRIPTOR_VERSION, DescriptorError, TensorPlace, descriptor_len,
+    read_descriptor, write_descriptor,
+};
 pub use dlpack::{DLDevice, DLTensor};
 pub use dtype::{DType, ParseDTypeError, TypeCode};
 pub use shape::{MAX_RANK, Shape, ShapeError};
