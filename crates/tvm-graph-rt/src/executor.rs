@@ -90,6 +90,14 @@ pub enum ExecutorError {
         /// The tensor's.
         actual: DType,
     },
+    /// More or fewer tensors were given than the graph reads.
+    #[error("the graph has {expected} inputs, not {actual}")]
+    InputCount {
+        /// What the graph reads.
+        expected: usize,
+        /// What was given.
+        actual: usize,
+    },
     /// The graph was run before this input or parameter had a value.
     #[error("`{0}` has no value yet")]
     NotSet(String),
@@ -300,6 +308,38 @@ impl GraphExecutor {
         (0..self.calls.len()).try_for_each(|index| self.call(index))
     }
 
+    /// Runs the whole graph on tensors that lie elsewhere, in the order of
+    /// [`GraphExecutor::inputs`]. They are used where they lie and not kept.
+    ///
+    /// # Errors
+    /// [`ExecutorError::InputCount`] unless there is one for each input;
+    /// [`ExecutorError::WrongDType`] or [`ExecutorError::WrongShape`];
+    /// [`ExecutorError::Tensor`] for one that is not aligned to [`tensor::ALIGNMENT`];
+    /// [`ExecutorError::Kernel`] when a kernel fails.
+    pub fn run_on(&mut self, inputs: &[TensorView<'_>]) -> Result<(), ExecutorError> {
+        let places = self.match_inputs(inputs)?;
+        let bound = &self.bound;
+        let bytes_of = |arg: usize| match places.get(arg)? {
+            Some(input) => inputs.get(*input).map(TensorView::as_bytes),
+            None => bound[arg].as_ref().map(Tensor::as_bytes),
+        };
+        self.calls
+            .iter()
+            .try_for_each(|call| call.run(&self.graph, &mut self.frame, &mut self.arena, bytes_of))
+    }
+
+    /// Which input an output is, where the graph gives one out as it came in; its place among
+    /// [`GraphExecutor::inputs`].
+    pub fn passed_through(&self, output: usize) -> Option<usize> {
+        let head = self.graph.heads().get(output)?;
+        match self.places[head.0] {
+            Place::Bound(arg) if !self.args[arg].is_param => {
+                Some(self.args[..arg].iter().filter(|arg| !arg.is_param).count())
+            }
+            _ => None,
+        }
+    }
+
     /// Runs one kernel call alone, with whatever the ones before it have left: for a profiler.
     ///
     /// # Errors
@@ -341,24 +381,32 @@ impl GraphExecutor {
     }
 
     fn call(&mut self, index: usize) -> Result<(), ExecutorError> {
-        let call = &self.calls[index];
-        let arena = self.arena.as_bytes_mut().expect("the arena owns its bytes");
-        let error = |source: Option<CallError>| {
-            let (node, kernel) = node_and_kernel(&self.graph, call.node);
-            let (node, kernel) = (node.to_owned(), kernel.to_owned());
-            match source {
-                Some(source) => ExecutorError::Kernel { node, kernel, source },
-                None => ExecutorError::Signature { node, kernel },
-            }
-        };
-        match call.plan.run(&mut self.frame, arena, &self.bound) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(source)) => {
-                workspace::free_all();
-                Err(error(Some(source)))
-            }
-            None => Err(error(None)),
+        let bound = &self.bound;
+        self.calls[index].run(&self.graph, &mut self.frame, &mut self.arena, |arg| {
+            bound.get(arg)?.as_ref().map(Tensor::as_bytes)
+        })
+    }
+
+    /// For each node without an operator, which of `inputs` stands for it; none for parameters.
+    fn match_inputs(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Option<usize>>, ExecutorError> {
+        let expected = self.inputs().count();
+        if inputs.len() != expected {
+            return Err(ExecutorError::InputCount { expected, actual: inputs.len() });
         }
+        let mut numbered = inputs.iter().enumerate();
+        let mut places = Vec::with_capacity(self.args.len());
+        for (index, arg) in self.args.iter().enumerate() {
+            let input = if arg.is_param { None } else { numbered.next() };
+            if let Some((_, input)) = input {
+                self.check_tensor(index, *input)?;
+                if !Storage::Borrowed(input.as_bytes()).is_aligned() {
+                    let source = TensorError::Misaligned(input.dtype());
+                    return Err(ExecutorError::Tensor { name: arg.name.clone(), source });
+                }
+            }
+            places.push(input.map(|(number, _)| number));
+        }
+        Ok(places)
     }
 
     fn check_bound(&self) -> Result<(), ExecutorError> {
@@ -407,6 +455,34 @@ impl GraphExecutor {
                 Some(zeros.map_err(|source| ExecutorError::Tensor { name: name.clone(), source })?);
         }
         Ok(slot.as_mut().expect("filled above"))
+    }
+}
+
+impl Call {
+    fn run<'b>(
+        &self,
+        graph: &Graph,
+        frame: &mut CallFrame,
+        arena: &mut Storage<'static>,
+        bound: impl Fn(usize) -> Option<&'b [u8]>,
+    ) -> Result<(), ExecutorError> {
+        let error = |source: Option<CallError>| {
+            let (node, kernel) = node_and_kernel(graph, self.node);
+            let (node, kernel) = (node.to_owned(), kernel.to_owned());
+            match source {
+                Some(source) => ExecutorError::Kernel { node, kernel, source },
+                None => ExecutorError::Signature { node, kernel },
+            }
+        };
+        let arena = arena.as_bytes_mut().expect("the arena owns its bytes");
+        match self.plan.run(frame, arena, bound) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(source)) => {
+                workspace::free_all();
+                Err(error(Some(source)))
+            }
+            None => Err(error(None)),
+        }
     }
 }
 

@@ -39,6 +39,29 @@ fn an_input_filled_in_place_is_read_and_kept() {
 }
 
 #[test]
+fn a_run_on_tensors_that_lie_elsewhere_reads_them_there_and_keeps_none() {
+    let mut executor = executor();
+    for factor in [1.0, -3.0] {
+        let x = row([1.0, 2.0, 3.0, 4.0].map(|x| factor * x));
+        executor.run_on(&[x.view()]).expect("one input");
+        assert_eq!(values(&executor, 1)[1], factor * 4.0 + 20.0);
+    }
+    assert!(matches!(executor.run(), Err(ExecutorError::NotSet(name)) if name == "x"));
+    assert_eq!(executor.passed_through(0), None);
+
+    let x = row([1.0; 4]);
+    let two = executor.run_on(&[x.view(), x.view()]);
+    assert!(matches!(two, Err(ExecutorError::InputCount { expected: 1, actual: 2 })));
+    assert!(matches!(executor.run_on(&[]), Err(ExecutorError::InputCount { actual: 0, .. })));
+    let odd = misaligned([1.0; 4]);
+    let odd = executor.run_on(&[odd.view()]);
+    assert!(matches!(odd, Err(ExecutorError::Tensor { name, .. }) if name == "x"));
+    let integers = Tensor::zeros(DataType::INT32, x.shape().clone()).expect("small");
+    let integers = executor.run_on(&[integers.view()]);
+    assert!(matches!(integers, Err(ExecutorError::WrongDType { name, .. }) if name == "x"));
+}
+
+#[test]
 fn aligned_params_are_used_in_place_and_others_are_copied_once() {
     let mut executor = executor();
     let aligned = row([1.0; 4]);
