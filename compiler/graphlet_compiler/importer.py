@@ -13,7 +13,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from graphlet_compiler import tir
+from graphlet_compiler import schedule, tir
 from graphlet_compiler.activations import clamp_bounds
 from graphlet_compiler.errors import Detail, UnsupportedDtypeError, UnsupportedOperatorError
 from graphlet_compiler.graph import Graph, Node, Shape, subgraphs
@@ -149,7 +149,7 @@ def _fuse(module: Any) -> Any:
         transform.FuseTIR(),
         transform.DeadCodeElimination(),
     )
-    return tvm.transform.Sequential(passes)(module)
+    return schedule.schedule(tvm.transform.Sequential(passes)(module))
 
 
 def _blame(graph: Graph) -> list[Detail]:

@@ -178,7 +178,7 @@ class _Finder:
 
         A tensor with other readers is not gone through: it has to be computed anyway.
         """
-        atom = {(name,): 1.0}
+        atom: _Terms = {(name,): 1.0}
         node = self.producers.get(name) if root else self._single(name)
         if node is None or node.op not in ("Add", "Sub", "Mul", "Div", "Neg", "Pow"):
             return atom
