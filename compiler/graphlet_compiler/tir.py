@@ -15,13 +15,17 @@ from graphlet_compiler.kernels import KernelCall
 _OPAQUE = 8
 
 
-def kernel_function(call: KernelCall, inputs: Sequence[Shape], output: Shape) -> Any:
+# The shape of a tensor that a kernel reads, and the element at which it begins to.
+Source = tuple[Shape, int]
+
+
+def kernel_function(call: KernelCall, inputs: Sequence[Source], output: Shape) -> Any:
     """A function of ``inputs`` and ``output`` that calls the kernel and checks what it returns."""
     return kernels_function([(call, inputs)], [math.prod(output)], output)
 
 
 def kernels_function(
-    calls: Sequence[tuple[KernelCall, Sequence[Shape]]], sizes: Sequence[int], output: Shape
+    calls: Sequence[tuple[KernelCall, Sequence[Source]]], sizes: Sequence[int], output: Shape
 ) -> Any:
     """A function that calls kernels one after another, their results side by side in ``output``.
 
@@ -35,14 +39,18 @@ def kernels_function(
         body.append(tirx.DeclBuffer(target, data=result.data))
     offset = 0
     for (call, inputs), size in zip(calls, sizes, strict=True):
-        own = [_buffer(shape, f"a{len(buffers) + i}") for i, shape in enumerate(inputs)]
-        buffers += own
-        pointers = [buffer.data for buffer in own]
+        pointers = []
+        for shape, begin in inputs:
+            buffer = _buffer(shape, f"a{len(buffers)}")
+            buffers.append(buffer)
+            pointers.append(_pointer(buffer, begin, body))
         if call.geometry.takes_residual and not call.residual:
             pointers.append(tirx.reinterpret("handle", tirx.const(0, "uint64")))
         place = result.data if offset == 0 else tirx.address_of(target[offset])
         arguments = [tirx.const(extent, "int32") for extent in call.geometry.extents()]
-        if call.geometry.clamps:
+        arguments += [tirx.const(number, "float32") for number in call.geometry.numbers()]
+        if call.geometry.activates:
+            arguments.append(tirx.const(int(call.activation), "int32"))
             arguments += [tirx.const(bound, "float32") for bound in (call.clamp.lo, call.clamp.hi)]
         status = tirx.call_extern("int32", call.symbol, *pointers, place, *arguments)
         # The function itself fails when the kernel does. An assertion would say so with a text,
@@ -83,6 +91,15 @@ def _buffer(shape: Shape, name: str) -> Any:
 def _flat(buffer: Any) -> Any:
     size = math.prod(int(extent) for extent in buffer.shape)
     return tirx.decl_buffer([size], "float32", f"{buffer.name}_flat", elem_offset=0)
+
+
+def _pointer(buffer: Any, begin: int, body: list[Any]) -> Any:
+    """The address of an element; declares what it needs for that at the end of ``body``."""
+    if begin == 0:
+        return buffer.data
+    flat = _flat(buffer)
+    body.append(tirx.DeclBuffer(flat, data=buffer.data))
+    return tirx.address_of(flat[begin])
 
 
 def _function(buffers: Sequence[Any], body: Any) -> Any:

@@ -7,6 +7,7 @@ Tensors lie where the storage plan puts them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from graphlet_compiler.errors import UnsupportedOperatorError
 from graphlet_compiler.graph import Graph
 from graphlet_compiler.graph_json import ExecutorGraph
 from graphlet_compiler.kernels import (
+    Activation,
     Conv2d,
     Dense,
     DepthwiseConv2d,
@@ -145,15 +147,35 @@ def _run_kernel(call: Any, inputs: list[Array], output: Array) -> None:
     _KERNELS[str(symbol.value)](pointers[:-1], numbers, output)
 
 
-def _clamped(value: Array, residual: Array | None, numbers: list[float], output: Array) -> None:
+def _finished(value: Array, residual: Array | None, numbers: list[float], output: Array) -> None:
     total = value if residual is None else value + residual
-    output.reshape(-1)[...] = np.clip(total, numbers[-2], numbers[-1]).reshape(-1)
+    output.reshape(-1)[...] = _activated(total, *numbers[-3:]).reshape(-1)
+
+
+def _activated(x: Array, code: float, lo: float, hi: float) -> Array:
+    match Activation(int(code)):
+        case Activation.CLAMP:
+            return np.clip(x, lo, hi)
+        case Activation.SIGMOID:
+            return 1 / (1 + np.exp(-x))
+        case Activation.SILU:
+            return x / (1 + np.exp(-x))
+        case Activation.HARD_SIGMOID:
+            return np.clip(lo * x + hi, 0, 1)
+        case Activation.HARD_SWISH:
+            return x * np.clip(x / 6 + 0.5, 0, 1)
+        case Activation.GELU:
+            return x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+        case Activation.GELU_TANH:
+            return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        case Activation.TANH:
+            return np.tanh(x)
 
 
 def _conv2d(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
     x, packed, bias, residual = pointers
     assert x is not None and packed is not None and bias is not None
-    g = Conv2d(*(int(value) for value in numbers[:-2]))
+    g = Conv2d(*(int(value) for value in numbers[:-3]))
     ocg, icg = g.oc // g.groups, g.ic // g.groups
     lanes = packed.reshape(g.groups, -1, icg, g.kh, g.kw, 8).transpose(0, 1, 5, 2, 3, 4)
     weight = lanes.reshape(g.groups, -1, icg, g.kh, g.kw)[:, :ocg]
@@ -168,14 +190,14 @@ def _conv2d(pointers: list[Array | None], numbers: list[float], output: Array) -
         )
         for group in range(g.groups)
     ]
-    _clamped(np.concatenate(parts, 1) + biases, residual, numbers, output)
+    _finished(np.concatenate(parts, 1) + biases, residual, numbers, output)
 
 
 def _winograd(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
     """By the definition: tiles and weights at 6x6 points, and back."""
     x, packed, bias, residual = pointers
     assert x is not None and packed is not None and bias is not None
-    g = WinogradConv2d(*(int(value) for value in numbers[:-2]))
+    g = WinogradConv2d(*(int(value) for value in numbers[:-3]))
     weight = packed.reshape(36, -1, g.ic, 8).transpose(0, 1, 3, 2).reshape(36, -1, g.ic)[:, : g.oc]
     down, across = -(-g.oh // 4), -(-g.ow // 4)
     padded = np.zeros((g.n, g.ic, down * 4 + 2, across * 4 + 2))
@@ -195,24 +217,24 @@ def _winograd(pointers: list[Array | None], numbers: list[float], output: Array)
     products = products.reshape(6, 6, *products.shape[1:])
     result = np.einsum("ai,ijnohw,bj->nohawb", back, products, back, optimize=True)
     result = result.reshape(g.n, g.oc, down * 4, across * 4)[:, :, : g.oh, : g.ow]
-    _clamped(result + bias[: g.oc].reshape(1, -1, 1, 1), residual, numbers, output)
+    _finished(result + bias[: g.oc].reshape(1, -1, 1, 1), residual, numbers, output)
 
 
 def _depthwise(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
     x, weight, bias, residual = pointers
     assert x is not None and weight is not None and bias is not None
-    g = DepthwiseConv2d(*(int(value) for value in numbers[:-2]))
+    g = DepthwiseConv2d(*(int(value) for value in numbers[:-3]))
     windows = _windows(x.reshape(g.n, g.c, g.ih, g.iw), g)
     result = np.einsum("nchwij,cij->nchw", windows, weight.reshape(g.c, g.kh, g.kw))
-    _clamped(result + bias.reshape(1, g.c, 1, 1), residual, numbers, output)
+    _finished(result + bias.reshape(1, g.c, 1, 1), residual, numbers, output)
 
 
 def _dense(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
     x, packed, bias = pointers
     assert x is not None and packed is not None and bias is not None
-    g = Dense(*(int(value) for value in numbers[:-2]))
+    g = Dense(*(int(value) for value in numbers[:-3]))
     weight = packed.reshape(-1, g.k, 32).transpose(1, 0, 2).reshape(g.k, -1)[:, : g.n]
-    _clamped(x.reshape(g.m, g.k) @ weight + bias[: g.n], None, numbers, output)
+    _finished(x.reshape(g.m, g.k) @ weight + bias[: g.n], None, numbers, output)
 
 
 def _max_pool(pointers: list[Array | None], numbers: list[float], output: Array) -> None:

@@ -28,7 +28,7 @@ fn classes() -> Vec<(&'static str, Vec<Case>)> {
         rows: valid(224, 7, 2),
         columns: valid(224, 7, 2),
         residual: false,
-        clamp: support::NO_CLAMP,
+        end: support::NO_CLAMP,
     };
     vec![
         (

@@ -168,7 +168,7 @@ unsafe fn one_group(
         channels: conv.group_outputs,
         rows: 1,
         columns: 0,
-        clamp: conv.clamp,
+        activation: conv.activation,
     };
     match plan {
         Plan::InPlace { chunk } => {
@@ -276,14 +276,15 @@ unsafe fn gather_pixels(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::{Axis, Clamp};
+    use crate::activation::Activation;
+    use crate::geometry::Axis;
 
     /// A convolution of a square map to `outputs` channels, half its taps as padding.
     fn square(inputs: i32, outputs: i32, side: i32, kernel: i32, stride: i32) -> Conv2d {
         let out = (side - 1) / stride + 1;
         let axis = Axis::new(side, out, kernel, stride, 1, kernel / 2).expect("a valid axis");
-        let clamp = Clamp { low: 0.0, high: 6.0 };
-        Conv2d::new(1, inputs, outputs, 1, axis, axis, clamp).expect("a valid convolution")
+        let activation = Activation::HardSwish;
+        Conv2d::new(1, inputs, outputs, 1, axis, axis, activation).expect("a valid convolution")
     }
 
     #[test]

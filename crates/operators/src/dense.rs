@@ -6,7 +6,8 @@
 
 use std::array;
 
-use crate::geometry::{Clamp, Dense};
+use crate::activation::{self, Activation};
+use crate::geometry::Dense;
 use crate::tile::LEG;
 use crate::variant::F32x4;
 use crate::vector::Vector;
@@ -27,7 +28,7 @@ pub(crate) unsafe fn dense(
     bias: *const f32,
     y: *mut f32,
 ) {
-    let Dense { batch, inputs, outputs, clamp } = *dense;
+    let Dense { batch, inputs, outputs, activation } = *dense;
     for block in 0..outputs.div_ceil(BLOCK) {
         let columns = (outputs - block * BLOCK).min(BLOCK);
         // SAFETY: packed weights and bias hold whole blocks; rows and columns stay inside x and y.
@@ -48,7 +49,7 @@ pub(crate) unsafe fn dense(
                     }
                     for (i, sums) in tile.iter().enumerate() {
                         let y = y.add((row + i) * outputs + column);
-                        store(sums, y, columns - column, clamp);
+                        store(sums, y, columns - column, &activation);
                     }
                 }
                 row += 4;
@@ -60,7 +61,7 @@ pub(crate) unsafe fn dense(
                     let part = one_row(x.add(first), steps, weights.add(first * BLOCK));
                     add(&mut sums, &part);
                 }
-                store(&sums, y.add(row * outputs), columns, clamp);
+                store(&sums, y.add(row * outputs), columns, &activation);
                 row += 1;
             }
         }
@@ -78,12 +79,18 @@ fn add(sums: &mut [F32x4], part: &[F32x4]) {
     }
 }
 
-/// Writes the first `count` of the sums, bounded.
+/// Writes the first `count` of the sums after their activation.
 ///
 /// # Safety
 /// `to` points to as many writable values, or to as many as there are sums if `count` is more.
 #[inline(always)]
-unsafe fn store<const N: usize>(sums: &[F32x4; N], to: *mut f32, count: usize, clamp: Clamp) {
+unsafe fn store<const N: usize>(
+    sums: &[F32x4; N],
+    to: *mut f32,
+    count: usize,
+    activation: &Activation,
+) {
+    let clamp = activation.clamp();
     let (low, high) = (F32x4::splat(clamp.low), F32x4::splat(clamp.high));
     for (i, sum) in sums.iter().enumerate() {
         let value = sum.larger(low).smaller(high);
@@ -100,6 +107,8 @@ unsafe fn store<const N: usize>(sums: &[F32x4; N], to: *mut f32, count: usize, c
             }
         }
     }
+    // SAFETY: these were just written.
+    unsafe { activation::finish(activation, to, count.min(4 * N)) }
 }
 
 /// One row of input times 32 columns of weights.

@@ -11,6 +11,7 @@
 use std::array;
 
 use crate::KernelError;
+use crate::activation;
 use crate::conv::{ConvBuffers, at};
 use crate::gather::Padded;
 use crate::geometry::{Axis, Clamp, Conv2d};
@@ -37,6 +38,7 @@ pub(crate) unsafe fn depthwise(conv: &Conv2d, buffers: ConvBuffers) -> Result<()
                         1 => plane.stride_1(),
                         _ => plane.stride_2(),
                     }
+                    activation::finish(&conv.activation, plane.y, conv.output_plane());
                 }
             }
         });
@@ -107,7 +109,7 @@ impl Plane {
                 y: buffers.y.add(output),
                 rows: conv.rows,
                 columns: conv.columns,
-                clamp: conv.clamp,
+                clamp: conv.activation.clamp(),
             }
         }
     }
@@ -368,9 +370,14 @@ unsafe fn one_padded_plane(
                 output: buffers.y.add(output),
                 rows,
                 columns: conv.columns.output,
-                clamp: conv.clamp,
+                clamp: conv.activation.clamp(),
             };
-            if rows >= 4 { taps.sweep::<4>() } else { taps.sweep::<1>() }
+            if rows >= 4 {
+                taps.sweep::<4>();
+            } else {
+                taps.sweep::<1>();
+            }
+            activation::finish(&conv.activation, taps.output, rows * taps.columns);
         }
     }
 }

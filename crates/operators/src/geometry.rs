@@ -6,6 +6,7 @@
 //! drivers cannot overflow.
 
 use crate::KernelError;
+use crate::activation::Activation;
 
 /// Largest size of one tensor in bytes: what one wasm32 allocation can hold.
 const MAX_BYTES: u64 = i32::MAX as u64;
@@ -130,6 +131,9 @@ pub struct Clamp {
 }
 
 impl Clamp {
+    /// No bounds.
+    pub const NONE: Self = Self { low: f32::NEG_INFINITY, high: f32::INFINITY };
+
     /// Validates bounds; those at the ends of `f32` become infinite.
     ///
     /// # Errors
@@ -167,8 +171,8 @@ pub struct Conv2d {
     pub rows: Axis,
     /// The window along columns.
     pub columns: Axis,
-    /// Bounds of the output.
-    pub clamp: Clamp,
+    /// What follows the sum.
+    pub activation: Activation,
 }
 
 impl Conv2d {
@@ -184,7 +188,7 @@ impl Conv2d {
         groups: i32,
         rows: Axis,
         columns: Axis,
-        clamp: Clamp,
+        activation: Activation,
     ) -> Result<Self, KernelError> {
         let (batch, groups) = (extent(batch)?, extent(groups)?);
         let (inputs, outputs) = (extent(inputs)?, extent(outputs)?);
@@ -198,7 +202,7 @@ impl Conv2d {
             group_outputs: outputs / groups,
             rows,
             columns,
-            clamp,
+            activation,
         };
         floats(&[batch, inputs, rows.input, columns.input])?;
         floats(&[batch, outputs, rows.output, columns.output])?;
@@ -241,8 +245,8 @@ pub struct Dense {
     pub inputs: usize,
     /// Values in one row of the output.
     pub outputs: usize,
-    /// Bounds of the output.
-    pub clamp: Clamp,
+    /// What follows the sum.
+    pub activation: Activation,
 }
 
 impl Dense {
@@ -250,12 +254,17 @@ impl Dense {
     ///
     /// # Errors
     /// [`KernelError::Geometry`] when an extent is not positive or a tensor exceeds 2 GiB.
-    pub fn new(batch: i32, inputs: i32, outputs: i32, clamp: Clamp) -> Result<Self, KernelError> {
+    pub fn new(
+        batch: i32,
+        inputs: i32,
+        outputs: i32,
+        activation: Activation,
+    ) -> Result<Self, KernelError> {
         let (batch, inputs, outputs) = (extent(batch)?, extent(inputs)?, extent(outputs)?);
         floats(&[batch, inputs])?;
         floats(&[batch, outputs])?;
         floats(&[outputs.div_ceil(32) * 32, inputs])?;
-        Ok(Self { batch, inputs, outputs, clamp })
+        Ok(Self { batch, inputs, outputs, activation })
     }
 }
 
@@ -344,8 +353,8 @@ mod tests {
     #[test]
     fn groups_must_divide_the_channels() {
         let axis = Axis::new(4, 4, 1, 1, 1, 0).expect("a valid axis");
-        let clamp = Clamp { low: 0.0, high: 6.0 };
-        assert!(Conv2d::new(1, 8, 6, 4, axis, axis, clamp).is_err());
-        assert!(Conv2d::new(1, 8, 12, 4, axis, axis, clamp).is_ok());
+        let activation = Activation::Tanh;
+        assert!(Conv2d::new(1, 8, 6, 4, axis, axis, activation).is_err());
+        assert!(Conv2d::new(1, 8, 12, 4, axis, axis, activation).is_ok());
     }
 }

@@ -3,6 +3,8 @@
 //! A maximum is taken first down the columns into one padded row in scratch, then along that
 //! row, both in vectors; so any window costs its height plus its width and not their product.
 
+use std::ops::Range;
+
 use crate::KernelError;
 use crate::geometry::{Axis, Pool2d};
 use crate::scratch;
@@ -169,6 +171,65 @@ unsafe fn along_2<const KERNEL: usize>(line: &[f32], kernel: usize, outputs: usi
             most.store(y.add(at));
         }
         i += 4;
+    }
+}
+
+/// Computes an average pool; padding counts as zeros with `padded`, else not at all.
+///
+/// # Errors
+/// [`KernelError::Scratch`].
+///
+/// # Safety
+/// `x` and `y` have the extents that [`crate::graphlet_avg_pool2d_f32`] gives for `pool`.
+pub(crate) unsafe fn avg_pool2d(
+    pool: &Pool2d,
+    padded: bool,
+    x: *const f32,
+    y: *mut f32,
+) -> Result<(), KernelError> {
+    let (rows, columns) = (pool.rows, pool.columns);
+    scratch::with(columns.input, |line| {
+        for plane in 0..pool.planes {
+            for row in 0..rows.output {
+                let inside = covered(&rows, row);
+                let line = &mut line[..columns.input];
+                // SAFETY: `inside` are rows of the plane.
+                unsafe { add_rows(x.add(plane * rows.input * columns.input), &inside, line) };
+                for column in 0..columns.output {
+                    let across = covered(&columns, column);
+                    let sum: f32 = line[across.clone()].iter().sum();
+                    let count = match padded {
+                        true => rows.kernel * columns.kernel,
+                        false => inside.len() * across.len(),
+                    };
+                    // SAFETY: row and column are below the output's extents.
+                    unsafe {
+                        let y = y.add((plane * rows.output + row) * columns.output + column);
+                        *y = sum / count as f32;
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// The input positions, without padding, of one window.
+fn covered(axis: &Axis, output: usize) -> Range<usize> {
+    let start = axis.start(output);
+    let first = start.clamp(0, axis.input as isize) as usize;
+    let end = start + axis.window() as isize;
+    first..end.clamp(first as isize, axis.input as isize) as usize
+}
+
+/// Adds up some rows, column by column.
+///
+/// # Safety
+/// `x` points to rows as long as `to`, these among them.
+unsafe fn add_rows(x: *const f32, rows: &Range<usize>, to: &mut [f32]) {
+    let columns = to.len();
+    for (column, to) in to.iter_mut().enumerate() {
+        // SAFETY: row and column are inside the caller's extents.
+        *to = rows.clone().map(|row| unsafe { *x.add(row * columns + column) }).sum();
     }
 }
 

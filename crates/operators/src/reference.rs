@@ -4,7 +4,10 @@
 //! [kh][kw]` and `[n][k]`; [`pack_conv2d`], [`pack_conv2d_bias`], [`pack_dense`] and
 //! [`pack_dense_bias`] bring them into the layouts that the kernels read.
 
+use crate::activation::Activation;
+use crate::elementwise::{Binary, Join};
 use crate::geometry::{Axis, Conv2d, Dense, Pool2d};
+use crate::matmul::MatMul;
 
 /// The input position that one tap of one output reads, unless it is padding.
 fn position(axis: &Axis, output: usize, tap: usize) -> Option<usize> {
@@ -22,7 +25,7 @@ pub fn conv2d(
     bias: &[f32],
     residual: &[f32],
 ) -> Vec<f32> {
-    let Conv2d { batch, groups, group_inputs, group_outputs, rows, columns, clamp } = conv;
+    let Conv2d { batch, groups, group_inputs, group_outputs, rows, columns, activation } = conv;
     let outputs = groups * group_outputs;
     let mut y = Vec::with_capacity(batch * outputs * conv.output_plane());
     for image in 0..*batch {
@@ -53,7 +56,7 @@ pub fn conv2d(
                     if let Some(value) = residual.get(y.len()) {
                         sum += f64::from(*value);
                     }
-                    y.push(clamp.apply(sum as f32));
+                    y.push(activate(activation, sum));
                 }
             }
         }
@@ -68,7 +71,7 @@ pub fn dense(dense: &Dense, x: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f32
     for row in x.chunks_exact(dense.inputs) {
         for (weights, bias) in weights.chunks_exact(dense.inputs).zip(bias) {
             let products = row.iter().zip(weights).map(|(x, w)| f64::from(*x) * f64::from(*w));
-            y.push(dense.clamp.apply((f64::from(*bias) + products.sum::<f64>()) as f32));
+            y.push(activate(&dense.activation, f64::from(*bias) + products.sum::<f64>()));
         }
     }
     y
@@ -94,6 +97,156 @@ pub fn max_pool2d(pool: &Pool2d, x: &[f32]) -> Vec<f32> {
                 y.push(most);
             }
         }
+    }
+    y
+}
+
+/// An average pool. Padding counts as zeros with `padded`, else not at all; a window of nothing
+/// but padding then gives NaN.
+#[must_use]
+pub fn avg_pool2d(pool: &Pool2d, padded: bool, x: &[f32]) -> Vec<f32> {
+    let Pool2d { planes, rows, columns } = pool;
+    let mut y = Vec::with_capacity(planes * rows.output * columns.output);
+    for plane in 0..*planes {
+        for row in 0..rows.output {
+            for column in 0..columns.output {
+                let (mut sum, mut count) = (0.0, 0);
+                for at_row in (0..rows.kernel).filter_map(|tap| position(rows, row, tap)) {
+                    for at_column in
+                        (0..columns.kernel).filter_map(|tap| position(columns, column, tap))
+                    {
+                        let at = (plane * rows.input + at_row) * columns.input + at_column;
+                        sum += f64::from(x[at]);
+                        count += 1;
+                    }
+                }
+                let count = if padded { rows.kernel * columns.kernel } else { count };
+                y.push((sum / count as f64) as f32);
+            }
+        }
+    }
+    y
+}
+
+/// The last step of a kernel.
+#[must_use]
+pub fn activate(activation: &Activation, x: f64) -> f32 {
+    let unit = |x: f64| x.clamp(0.0, 1.0);
+    let y = match *activation {
+        Activation::Clamp(clamp) => return clamp.apply(x as f32),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::HardSigmoid { slope, offset } => unit(f64::from(slope) * x + f64::from(offset)),
+        Activation::HardSwish => x * unit(x / 6.0 + 0.5),
+        Activation::Gelu => x / 2.0 * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Activation::GeluTanh => {
+            let slope = (2.0 / std::f64::consts::PI).sqrt();
+            x / 2.0 * (1.0 + (slope * (x + 0.044_715 * x * x * x)).tanh())
+        }
+        Activation::Tanh => x.tanh(),
+    };
+    y as f32
+}
+
+/// The error function: its Taylor series near 0, else the continued fraction of its complement.
+#[must_use]
+pub fn erf(x: f64) -> f64 {
+    let square = x * x;
+    if x.abs() < 2.5 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..80 {
+            term *= -square / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return sum * std::f64::consts::FRAC_2_SQRT_PI;
+    }
+    let mut fraction = 0.0;
+    for n in (1..=80).rev() {
+        fraction = f64::from(n) / 2.0 / (x.abs() + fraction);
+    }
+    let complement = (-square).exp() / std::f64::consts::PI.sqrt() / (x.abs() + fraction);
+    (1.0 - complement).copysign(x)
+}
+
+/// An elementwise operator.
+#[must_use]
+pub fn binary(binary: &Binary, a: &[f32], b: &[f32]) -> Vec<f32> {
+    let [outer, middle, inner] = binary.extents;
+    let mut y = Vec::with_capacity(outer * middle * inner);
+    for i in 0..outer * middle * inner {
+        let place = [i / inner / middle, i / inner % middle, i % inner];
+        let at = |strides: &[usize; 3]| -> usize {
+            place.iter().zip(strides).map(|(place, stride)| place * stride).sum()
+        };
+        let (a, b) = (f64::from(a[at(&binary.a)]), f64::from(b[at(&binary.b)]));
+        let joined = match binary.join {
+            Join::Add => a + b,
+            Join::Sub => a - b,
+            Join::Mul => a * b,
+            Join::Div => a / b,
+            Join::Max | Join::Min if a.is_nan() || b.is_nan() => f64::NAN,
+            Join::Max => a.max(b),
+            Join::Min => a.min(b),
+        };
+        y.push(activate(&binary.activation, joined));
+    }
+    y
+}
+
+/// The softmax of each row of `count` values.
+#[must_use]
+pub fn softmax(count: usize, x: &[f32]) -> Vec<f32> {
+    let row = |row: &[f32]| {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let powers: Vec<f64> =
+            row.iter().map(|x| (f64::from(*x) - f64::from(most)).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        powers.into_iter().map(move |power| (power / sum) as f32)
+    };
+    x.chunks_exact(count).flat_map(row).collect()
+}
+
+/// Layer normalisation of rows as long as `scale`; `bias` may be empty.
+#[must_use]
+pub fn layer_norm(x: &[f32], scale: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> {
+    let count = scale.len() as f64;
+    let mut y = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(scale.len()) {
+        let mean = row.iter().copied().map(f64::from).sum::<f64>() / count;
+        let squares = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>();
+        let deviation = (squares / count + f64::from(epsilon)).sqrt();
+        for (i, (x, scale)) in row.iter().zip(scale).enumerate() {
+            let value = (f64::from(*x) - mean) / deviation * f64::from(*scale);
+            y.push((value + bias.get(i).copied().map_or(0.0, f64::from)) as f32);
+        }
+    }
+    y
+}
+
+/// A batch of matrix products.
+#[must_use]
+pub fn matmul(product: &MatMul, a: &[f32], b: &[f32]) -> Vec<f32> {
+    let MatMul { batch, rows, inner, columns, b_stride, transposed, alpha } = *product;
+    let mut y = Vec::with_capacity(batch * rows * columns);
+    for i in 0..batch * rows * columns {
+        let (row, column) = (i / columns, i % columns);
+        let b = &b[row / rows * b_stride..];
+        let products = (0..inner).map(|k| {
+            let at = if transposed { column * inner + k } else { k * columns + column };
+            f64::from(a[row * inner + k]) * f64::from(b[at])
+        });
+        y.push((products.sum::<f64>() * f64::from(alpha)) as f32);
+    }
+    y
+}
+
+/// `[outer][a][b][run]` as `[outer][b][a][run]`.
+#[must_use]
+pub fn transpose([outer, a, b, run]: [usize; 4], x: &[f32]) -> Vec<f32> {
+    let mut y = Vec::with_capacity(x.len());
+    for i in 0..outer * a * b * run {
+        let (o, j, k, r) = (i / run / a / b, i / run / a % b, i / run % a, i % run);
+        y.push(x[((o * a + k) * b + j) * run + r]);
     }
     y
 }
@@ -178,13 +331,12 @@ fn pack(weights: &[f32], steps: usize, lanes: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Clamp;
 
     #[test]
     fn a_convolution_worked_out_by_hand() {
         // The 3x3 sum over a 2x2 image with padding 1 sees all four pixels everywhere.
         let axis = Axis::new(2, 2, 3, 1, 1, 1).expect("a valid axis");
-        let clamp = Clamp::new(0.0, 12.0).expect("a valid clamp");
+        let clamp = Activation::new(0, 0.0, 12.0).expect("a valid clamp");
         let conv = Conv2d::new(1, 1, 2, 1, axis, axis, clamp).expect("a valid convolution");
         let weights: Vec<f32> = [[1.0; 9], [-1.0; 9]].concat();
         let y = conv2d(&conv, &[1.0, 2.0, 3.0, 4.0], &weights, &[0.5, 10.5], &[0.0, 1.0, 2.0, 3.0]);

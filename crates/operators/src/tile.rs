@@ -11,6 +11,7 @@
 //! know, else it would remove the tests. Three steps a turn: 23.5 GMAC/s with the tests, 17
 //! without; one: 12.5, two: 22, four: 17.5.
 
+use crate::activation::{self, Activation};
 use crate::geometry::Clamp;
 use crate::variant::F32x4;
 use crate::vector::Vector;
@@ -55,7 +56,7 @@ pub(crate) struct Sweep {
     pub(crate) bias: *const f32,
     /// Output of the chunk's first pixel, first channel.
     pub(crate) output: *mut f32,
-    /// Laid out as the output and added before the clamp, or null.
+    /// Laid out as the output and added before the activation, or null.
     pub(crate) residual: *const f32,
     /// Values between two output rows.
     pub(crate) output_row: usize,
@@ -67,8 +68,8 @@ pub(crate) struct Sweep {
     pub(crate) rows: usize,
     /// Output pixels in each row. With fewer than four the input is read as if there were four.
     pub(crate) columns: usize,
-    /// Bounds of the output.
-    pub(crate) clamp: Clamp,
+    /// What follows the sum.
+    pub(crate) activation: Activation,
 }
 
 /// How the reduction walks over the input.
@@ -157,6 +158,7 @@ pub(crate) unsafe fn table(sweep: &Sweep) {
 #[inline(always)]
 unsafe fn run<W: Walk>(sweep: &Sweep) {
     let s = sweep;
+    let clamp = s.activation.clamp();
     // SAFETY: blocks, rows and columns stay below the extents that the caller gave; a row's
     // last tile begins at `columns - 4`, or at 0 when there are fewer pixels, of which
     // `store_part` then writes no more than there are.
@@ -174,16 +176,35 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
                     let at = column.min(s.columns.saturating_sub(PIXELS));
                     let tile = W::reduce(s, input.add(at), weights, bias);
                     if whole {
-                        store_whole(s, &tile, output + at);
+                        store_whole(s, clamp, &tile, output + at);
                     } else {
                         // Taking the tile's address keeps it in memory between loop and
                         // epilogue, which is worth it: the epilogue's registers then leave the
                         // loop's alone (17.4 GMAC/s against 16.2 without).
-                        store_part(s, &tile, output + at, channels);
+                        store_part(s, clamp, &tile, output + at, channels);
                     }
                     column += PIXELS;
                 }
             }
+            if s.activation.is_curve() {
+                bend(s, block * CHANNELS, channels);
+            }
+        }
+    }
+}
+
+/// Passes the outputs of some channels through the sweep's curve.
+///
+/// # Safety
+/// They exist.
+#[cold]
+#[inline(never)]
+unsafe fn bend(s: &Sweep, first: usize, channels: usize) {
+    for channel in first..first + channels {
+        for row in 0..s.rows {
+            let at = channel * s.output_plane + row * s.output_row;
+            // SAFETY: the caller's promise.
+            unsafe { activation::finish(&s.activation, s.output.add(at), s.columns) }
         }
     }
 }
@@ -199,8 +220,8 @@ fn pixels_of(tile: &Tile, half: usize) -> [F32x4; 4] {
 /// # Safety
 /// Output, and residual if there is one, hold the tile.
 #[inline(always)]
-unsafe fn store_whole(s: &Sweep, tile: &Tile, at: usize) {
-    let (low, high) = (F32x4::splat(s.clamp.low), F32x4::splat(s.clamp.high));
+unsafe fn store_whole(s: &Sweep, clamp: Clamp, tile: &Tile, at: usize) {
+    let (low, high) = (F32x4::splat(clamp.low), F32x4::splat(clamp.high));
     for half in 0..2 {
         for (i, mut value) in pixels_of(tile, half).into_iter().enumerate() {
             let at = at + (4 * half + i) * s.output_plane;
@@ -221,7 +242,7 @@ unsafe fn store_whole(s: &Sweep, tile: &Tile, at: usize) {
 /// Output, and residual if there is one, hold them.
 #[cold]
 #[inline(never)]
-unsafe fn store_part(s: &Sweep, tile: &Tile, at: usize, channels: usize) {
+unsafe fn store_part(s: &Sweep, clamp: Clamp, tile: &Tile, at: usize, channels: usize) {
     let rows = [pixels_of(tile, 0), pixels_of(tile, 1)];
     for (channel, row) in rows.into_iter().flatten().enumerate().take(channels) {
         let mut pixels = [0.0; PIXELS];
@@ -231,7 +252,7 @@ unsafe fn store_part(s: &Sweep, tile: &Tile, at: usize, channels: usize) {
             for (pixel, value) in pixels.iter().enumerate().take(s.columns) {
                 let at = at + channel * s.output_plane + pixel;
                 let residual = if s.residual.is_null() { 0.0 } else { *s.residual.add(at) };
-                *s.output.add(at) = s.clamp.apply(value + residual);
+                *s.output.add(at) = clamp.apply(value + residual);
             }
         }
     }

@@ -35,6 +35,21 @@ pub(crate) trait Vector: Copy {
     /// The product.
     fn mul(self, other: Self) -> Self;
 
+    /// The quotient.
+    fn div(self, other: Self) -> Self;
+
+    /// The greater; NaN if either is.
+    fn max(self, other: Self) -> Self;
+
+    /// The less; NaN if either is.
+    fn min(self, other: Self) -> Self;
+
+    /// `self`, but 0 where `value` is less than `limit`.
+    fn zero_where_less(self, value: Self, limit: Self) -> Self;
+
+    /// The lowest eight bits of each lane as the exponent of a power of two: 127 gives 1.
+    fn low_bits_as_exponent(self) -> Self;
+
     /// Lane 0.
     fn first(self) -> f32;
 

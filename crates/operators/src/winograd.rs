@@ -10,6 +10,7 @@
 //! ±1, ±2 it is 4 times, and logits before a softmax would miss their tolerance.
 
 use crate::KernelError;
+use crate::activation::{self, Activation};
 use crate::conv::{ConvBuffers, at};
 use crate::gather::{even_chunk, stagger};
 use crate::geometry::{Axis, Clamp, Conv2d, floats};
@@ -156,7 +157,7 @@ pub(crate) unsafe fn conv2d(conv: &Conv2d, buffers: ConvBuffers) -> Result<(), K
                             residual: at(buffers.residual, output),
                             y: buffers.y.add(output),
                             columns: conv.columns.output,
-                            clamp: conv.clamp,
+                            activation: conv.activation,
                         };
                         held.finish(conv, first, products, lines, output);
                     }
@@ -265,7 +266,7 @@ struct Output {
     residual: *const f32,
     y: *mut f32,
     columns: usize,
-    clamp: Clamp,
+    activation: Activation,
 }
 
 impl Block<'_> {
@@ -303,7 +304,7 @@ impl Block<'_> {
                     channels: self.channels,
                     rows: 1,
                     columns: self.rows * plan.across,
-                    clamp: Clamp { low: f32::NEG_INFINITY, high: f32::INFINITY },
+                    activation: Activation::Clamp(Clamp::NONE),
                 });
             }
         }
@@ -382,7 +383,8 @@ impl Output {
     /// They exist; `lines` holds rows of `width` values, at least as many as the output has columns.
     #[inline(never)]
     unsafe fn write(&self, lines: &[f32], width: usize, height: usize, channel: usize, at: usize) {
-        let (low, high) = (F32x4::splat(self.clamp.low), F32x4::splat(self.clamp.high));
+        let clamp = self.activation.clamp();
+        let (low, high) = (F32x4::splat(clamp.low), F32x4::splat(clamp.high));
         // SAFETY: the caller's promise, row by row.
         unsafe {
             let bias = F32x4::load_splat(self.bias.add(channel));
@@ -404,6 +406,7 @@ impl Output {
                     column += 4;
                 }
             }
+            activation::finish(&self.activation, self.y.add(at), height * self.columns);
         }
     }
 
@@ -420,7 +423,7 @@ impl Output {
             for (i, value) in values.iter().enumerate().take(self.columns) {
                 let residual =
                     if self.residual.is_null() { 0.0 } else { *self.residual.add(at + i) };
-                *self.y.add(at + i) = self.clamp.apply(value + residual);
+                *self.y.add(at + i) = self.activation.clamp().apply(value + residual);
             }
         }
     }
@@ -473,8 +476,8 @@ mod tests {
             [(64, 56), (128, 28), (256, 14), (16, 54), (32, 54), (48, 27), (64, 27), (64, 13)]
         {
             let axis = Axis::new(side, side, 3, 1, 1, 1).expect("a valid axis");
-            let clamp = Clamp { low: 0.0, high: 6.0 };
-            let conv = Conv2d::new(1, channels, 256, 1, axis, axis, clamp).expect("valid");
+            let activation = Activation::Silu;
+            let conv = Conv2d::new(1, channels, 256, 1, axis, axis, activation).expect("valid");
             let bytes = Plan::new(&conv).expect("a valid plan").len() * 4;
             assert!(bytes <= 1 << 20, "{channels} channels at {side}: {bytes}");
         }

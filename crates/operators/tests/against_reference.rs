@@ -6,10 +6,12 @@ mod support;
 use std::ptr;
 
 use operators::{
-    graphlet_conv2d_f32, graphlet_conv2d_winograd_f32, graphlet_dense_f32,
-    graphlet_depthwise_conv2d_f32, graphlet_global_avg_pool_f32, graphlet_max_pool2d_f32,
+    graphlet_activation_f32, graphlet_avg_pool2d_f32, graphlet_binary_f32, graphlet_conv2d_f32,
+    graphlet_conv2d_winograd_f32, graphlet_dense_f32, graphlet_depthwise_conv2d_f32,
+    graphlet_global_avg_pool_f32, graphlet_layer_norm_f32, graphlet_matmul_f32,
+    graphlet_max_pool2d_f32, graphlet_softmax_f32, graphlet_transpose_f32,
 };
-use support::{Call, Case, Random, Window};
+use support::{Call, Case, Epilogue, Random, Values, Window};
 
 /// Runs a call natively. The output begins as NaN, so that a value nobody wrote shows, and so do
 /// the values around it, so that a write outside shows.
@@ -21,7 +23,8 @@ fn run(call: &Call) -> Result<Vec<f32>, i32> {
         Some(residual) if !residual.is_empty() => residual.as_ptr(),
         _ => ptr::null(),
     };
-    let (lo, hi) = call.clamp.unwrap_or_default();
+    let Epilogue { code, low: lo, high: hi } = call.epilogue.unwrap_or(support::NO_CLAMP);
+    let last = call.last.unwrap_or(0.0);
     let y = output[MARGIN..].as_mut_ptr();
     let e = &call.extents[..];
     // SAFETY: `Case::prepare` made the buffers with the extents it passes, in the layouts that
@@ -30,19 +33,33 @@ fn run(call: &Call) -> Result<Vec<f32>, i32> {
         match call.symbol {
             "graphlet_conv2d_f32" => graphlet_conv2d_f32(
                 x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10],
-                e[11], e[12], e[13], e[14], e[15], lo, hi,
+                e[11], e[12], e[13], e[14], e[15], code, lo, hi,
             ),
             "graphlet_conv2d_winograd_f32" => graphlet_conv2d_winograd_f32(
-                x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], lo, hi,
+                x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], code, lo, hi,
             ),
             "graphlet_depthwise_conv2d_f32" => graphlet_depthwise_conv2d_f32(
                 x, w, b, r, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10],
-                e[11], e[12], e[13], lo, hi,
+                e[11], e[12], e[13], code, lo, hi,
             ),
-            "graphlet_dense_f32" => graphlet_dense_f32(x, w, b, y, e[0], e[1], e[2], lo, hi),
+            "graphlet_dense_f32" => graphlet_dense_f32(x, w, b, y, e[0], e[1], e[2], code, lo, hi),
             "graphlet_max_pool2d_f32" => graphlet_max_pool2d_f32(
                 x, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10], e[11],
             ),
+            "graphlet_avg_pool2d_f32" => graphlet_avg_pool2d_f32(
+                x, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], e[10], e[11],
+                e[12],
+            ),
+            "graphlet_activation_f32" => graphlet_activation_f32(x, y, e[0], code, lo, hi),
+            "graphlet_binary_f32" => graphlet_binary_f32(
+                x, w, y, e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9], code, lo, hi,
+            ),
+            "graphlet_softmax_f32" => graphlet_softmax_f32(x, y, e[0], e[1]),
+            "graphlet_layer_norm_f32" => graphlet_layer_norm_f32(x, w, r, y, e[0], e[1], last),
+            "graphlet_matmul_f32" => {
+                graphlet_matmul_f32(x, w, y, e[0], e[1], e[2], e[3], e[4], e[5], last)
+            }
+            "graphlet_transpose_f32" => graphlet_transpose_f32(x, y, e[0], e[1], e[2], e[3]),
             _ => graphlet_global_avg_pool_f32(x, y, e[0], e[1], e[2]),
         }
     };
@@ -118,8 +135,12 @@ fn bad_geometry_is_refused_before_anything_is_read() {
         }
     }
     let mut empty = call.clone();
-    empty.clamp = Some((1.0, 0.0));
+    empty.epilogue = Some(Epilogue::clamp(1.0, 0.0));
     assert_eq!(run(&empty), Err(-1));
+    for code in [-1, 8, i32::MAX] {
+        empty.epilogue = Some(Epilogue { code, low: 0.0, high: 1.0 });
+        assert_eq!(run(&empty), Err(-1));
+    }
     let mut call = Case::max_pool(2, 8, 3, 2, 0).prepare(1);
     call.extents[4] = 40;
     assert_eq!(run(&call), Err(-1));
@@ -135,6 +156,108 @@ fn bad_geometry_is_refused_before_anything_is_read() {
 }
 
 #[test]
+fn bad_extents_of_rows_and_values_are_refused() {
+    for case in Values::examples() {
+        let call = case.prepare(&mut Random::new(1));
+        assert!(run(&call).is_ok(), "{case:?}");
+        for at in 0..call.extents.len() {
+            for value in [-1, i32::MIN, i32::MAX] {
+                let mut call = call.clone();
+                // Whether an operand is transposed is any number.
+                if (call.symbol, at) == ("graphlet_matmul_f32", 5) {
+                    continue;
+                }
+                call.extents[at] = value;
+                assert_eq!(run(&call), Err(-1), "{case:?}, argument {at} is {value}");
+            }
+        }
+        // A right operand inside another one.
+        if call.symbol == "graphlet_matmul_f32" {
+            let mut call = call.clone();
+            call.extents[4] = 1;
+            assert_eq!(run(&call), Err(-1));
+        }
+    }
+}
+
+#[test]
+fn an_activation_may_write_where_it_reads() {
+    for count in [1, 3, 4, 7, 16, 37] {
+        for code in 1..=7 {
+            let end = Epilogue::curve(code);
+            let call = Values::Activation { count, end }.prepare(&mut Random::new(5));
+            let mut values = call.x.clone();
+            let y = values.as_mut_ptr();
+            // SAFETY: `y` holds `count` values.
+            let answer = unsafe { graphlet_activation_f32(y, y, count, code, end.low, end.high) };
+            assert_eq!(answer, 0);
+            call.check(&values).unwrap_or_else(|error| panic!("{code} of {count}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn curves_keep_nan_and_reach_their_limits() {
+    let huge = [f32::NAN, 1e30, -1e30, 0.0];
+    for (code, high, low) in [
+        (1, 1.0, 0.0),
+        (2, 1e30, 0.0),
+        (3, 1.0, 0.0),
+        (4, 1e30, 0.0),
+        (5, 1e30, 0.0),
+        (6, 1e30, 0.0),
+        (7, 1.0, -1.0),
+    ] {
+        let end = Epilogue::curve(code);
+        let mut call = Values::Activation { count: 4, end }.prepare(&mut Random::new(5));
+        call.x = huge.to_vec();
+        let y = run(&call).expect("the geometry is valid");
+        assert!(y[0].is_nan(), "{code}: {y:?}");
+        assert!((y[1] - high).abs() <= high * 1e-6, "{code}: {y:?}");
+        // The exponential stops at e^88 and so does what it is divided by.
+        let slack = if code == 2 { 1e-7 } else { 1e-6 };
+        assert!((y[2] - low).abs() <= slack, "{code}: {y:?}");
+    }
+}
+
+#[test]
+fn softmax_takes_infinities_and_nan_as_numpy_does() {
+    let softmax = |x: &[f32]| {
+        let mut call =
+            Values::Softmax { rows: 1, count: x.len() as i32 }.prepare(&mut Random::new(1));
+        call.x = x.to_vec();
+        run(&call).expect("the geometry is valid")
+    };
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    assert_eq!(softmax(&[-inf, 0.0, -inf]), [0.0, 1.0, 0.0]);
+    assert_eq!(softmax(&[3e38, -3e38, 3e38, -inf, 3e38, 3e38]), [0.25, 0.0, 0.25, 0.0, 0.25, 0.25]);
+    for row in [
+        [-inf; 5],
+        [0.0, 1.0, nan, 2.0, 3.0],
+        [nan, -inf, 0.0, 0.0, 1.0],
+        [inf, 0.0, 1.0, 2.0, -inf],
+    ] {
+        assert!(softmax(&row).iter().all(|value| value.is_nan()), "{row:?}");
+    }
+}
+
+#[test]
+fn the_greater_and_the_less_of_nan_are_nan() {
+    for join in [4, 5] {
+        for (a, b) in [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::NAN, f32::NAN)] {
+            for count in [3, 4] {
+                let values = Values::same_shape(count, join);
+                let mut call = values.prepare(&mut Random::new(1));
+                call.x.fill(a);
+                call.weights.fill(b);
+                let y = run(&call).expect("the geometry is valid");
+                assert!(y.iter().all(|value| value.is_nan()), "{y:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_window_without_any_input_gives_the_bias() {
     let rows = Window { input: 4, output: 9, kernel: 3, stride: 1, dilation: 1, before: 4 };
     for (inputs, outputs, groups) in [(2, 9, 1), (2, 2, 2)] {
@@ -147,13 +270,13 @@ fn a_window_without_any_input_gives_the_bias() {
                 rows,
                 columns: rows,
                 residual: true,
-                clamp: support::NO_CLAMP,
+                end: support::NO_CLAMP,
             },
             3,
         );
     }
-    let clamp = support::NO_CLAMP;
-    check(Case::Depthwise { batch: 1, channels: 3, rows, columns: rows, residual: true, clamp }, 3);
+    let end = support::NO_CLAMP;
+    check(Case::Depthwise { batch: 1, channels: 3, rows, columns: rows, residual: true, end }, 3);
     check(Case::MaxPool { batch: 1, channels: 3, rows, columns: rows }, 3);
 }
 

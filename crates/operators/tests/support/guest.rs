@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use guest_toolchain::GuestToolchain;
 use wasmtime::{Config, Engine, Func, Instance, Memory, Module, Store, Val};
 
-use crate::support::Call;
+use crate::support::{Call, Epilogue};
 
 /// The vectors a guest is built with.
 #[derive(Debug, Clone, Copy)]
@@ -137,16 +137,20 @@ impl Running {
         let [x, weights, bias, residual, y] = at;
         let mut arguments = vec![Val::I32(x)];
         if !call.weights.is_empty() {
-            arguments.extend([Val::I32(weights), Val::I32(bias)]);
+            arguments.push(Val::I32(weights));
+        }
+        if !call.bias.is_empty() {
+            arguments.push(Val::I32(bias));
         }
         if call.residual.is_some() {
             arguments.push(Val::I32(residual));
         }
         arguments.push(Val::I32(y));
         arguments.extend(call.extents.iter().copied().map(Val::I32));
-        if let Some((low, high)) = call.clamp {
-            arguments.extend([Val::F32(low.to_bits()), Val::F32(high.to_bits())]);
+        if let Some(Epilogue { code, low, high }) = call.epilogue {
+            arguments.extend([Val::I32(code), Val::F32(low.to_bits()), Val::F32(high.to_bits())]);
         }
+        arguments.extend(call.last.map(|number| Val::F32(number.to_bits())));
         let function = self.instance.get_func(&mut self.store, call.symbol).expect("an export");
         Placed { function, arguments, output: y as usize, length: call.want.len() }
     }

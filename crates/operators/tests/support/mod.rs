@@ -6,8 +6,13 @@
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-use operators::geometry::{Axis, Clamp, Conv2d, Dense, Pool2d};
+mod values;
+
+use operators::activation::Activation;
+use operators::geometry::{Axis, Conv2d, Dense, Pool2d};
 use operators::reference;
+
+pub use values::Values;
 
 /// A small generator with a seed (SplitMix64), so that a failure repeats.
 pub struct Random(u64);
@@ -104,7 +109,7 @@ pub enum Case {
         rows: Window,
         columns: Window,
         residual: bool,
-        clamp: (f32, f32),
+        end: Epilogue,
     },
     /// A 3x3 window at stride 1.
     Winograd {
@@ -114,7 +119,7 @@ pub enum Case {
         rows: Window,
         columns: Window,
         residual: bool,
-        clamp: (f32, f32),
+        end: Epilogue,
     },
     Depthwise {
         batch: i32,
@@ -122,13 +127,13 @@ pub enum Case {
         rows: Window,
         columns: Window,
         residual: bool,
-        clamp: (f32, f32),
+        end: Epilogue,
     },
     Dense {
         batch: i32,
         inputs: i32,
         outputs: i32,
-        clamp: (f32, f32),
+        end: Epilogue,
     },
     MaxPool {
         batch: i32,
@@ -141,10 +146,51 @@ pub enum Case {
         channels: i32,
         plane: i32,
     },
+    AvgPool {
+        batch: i32,
+        channels: i32,
+        rows: Window,
+        columns: Window,
+        padded: bool,
+    },
+    Values(Values),
 }
 
-pub const NO_CLAMP: (f32, f32) = (f32::MIN, f32::MAX);
-pub const RELU6: (f32, f32) = (0.0, 6.0);
+/// The last three arguments of the kernels that multiply.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue {
+    pub code: i32,
+    pub low: f32,
+    pub high: f32,
+}
+
+impl Epilogue {
+    pub const fn clamp(low: f32, high: f32) -> Self {
+        Self { code: 0, low, high }
+    }
+
+    /// One of the curves; slope and offset are those of a hard sigmoid.
+    pub const fn curve(code: i32) -> Self {
+        Self { code, low: 1.0 / 6.0, high: 0.5 }
+    }
+
+    pub fn activation(self) -> Activation {
+        Activation::new(self.code, self.low, self.high).expect("a valid activation")
+    }
+
+    /// A clamp as often as not.
+    pub fn random(random: &mut Random) -> Self {
+        let clamps = [NO_CLAMP, RELU6, RELU, Self::clamp(-20.0, 20.0)];
+        match random.between(0, 1) {
+            0 => random.one_of(&clamps),
+            _ => Self::curve(random.between(1, 7)),
+        }
+    }
+}
+
+pub const NO_CLAMP: Epilogue = Epilogue::clamp(f32::MIN, f32::MAX);
+pub const RELU: Epilogue = Epilogue::clamp(0.0, f32::MAX);
+pub const RELU6: Epilogue = Epilogue::clamp(0.0, 6.0);
 
 impl Case {
     /// A plain convolution over a square map.
@@ -152,22 +198,22 @@ impl Case {
         let window = Window::same(side, kernel, stride);
         let (rows, columns) = (window, window);
         let (batch, groups, residual) = (1, 1, false);
-        Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, clamp: NO_CLAMP }
+        Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, end: NO_CLAMP }
     }
 
     /// A 3x3 convolution over a square map by Winograd's method.
     pub fn winograd(inputs: i32, outputs: i32, side: i32) -> Self {
         let window = Window::same(side, 3, 1);
         let (rows, columns) = (window, window);
-        let (batch, residual, clamp) = (1, false, NO_CLAMP);
-        Self::Winograd { batch, inputs, outputs, rows, columns, residual, clamp }
+        let (batch, residual, end) = (1, false, NO_CLAMP);
+        Self::Winograd { batch, inputs, outputs, rows, columns, residual, end }
     }
 
     /// A plain depthwise convolution over a square map.
     pub fn depthwise(channels: i32, side: i32, kernel: i32, stride: i32) -> Self {
         let window = Window::same(side, kernel, stride);
         let (rows, columns) = (window, window);
-        Self::Depthwise { batch: 1, channels, rows, columns, residual: false, clamp: RELU6 }
+        Self::Depthwise { batch: 1, channels, rows, columns, residual: false, end: RELU6 }
     }
 
     pub fn max_pool(channels: i32, side: i32, kernel: i32, stride: i32, padding: i32) -> Self {
@@ -176,7 +222,7 @@ impl Case {
     }
 
     pub fn dense(batch: i32, inputs: i32, outputs: i32) -> Self {
-        Self::Dense { batch, inputs, outputs, clamp: NO_CLAMP }
+        Self::Dense { batch, inputs, outputs, end: NO_CLAMP }
     }
 
     /// Any call whose tensors are small.
@@ -184,22 +230,23 @@ impl Case {
         let batch = random.one_of(&[1, 1, 2, 3]);
         let (rows, columns) = (Window::random(random, 19), Window::random(random, 19));
         let residual = random.one_of(&[false, true]);
-        let clamp = random.one_of(&[NO_CLAMP, RELU6, (-20.0, 20.0), (0.0, f32::MAX)]);
-        match random.between(0, 11) {
-            10.. => {
+        let end = Epilogue::random(random);
+        match random.between(0, 15) {
+            12.. => Self::Values(Values::random(random)),
+            10..=11 => {
                 let mut axis = || {
                     let (input, before) = (random.between(1, 30), random.between(1, 2));
                     Window::padded(input, 3, 1, 1, before, random.between(1, 2))
                 };
                 let (rows, columns) = (axis(), axis());
                 let (inputs, outputs) = (random.between(1, 9), random.between(1, 19));
-                Self::Winograd { batch, inputs, outputs, rows, columns, residual, clamp }
+                Self::Winograd { batch, inputs, outputs, rows, columns, residual, end }
             }
             0..=3 => {
                 let groups = random.one_of(&[1, 1, 1, 2, 3]);
                 let inputs = groups * random.between(1, 9);
                 let outputs = groups * random.between(1, 19);
-                Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, clamp }
+                Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, end }
             }
             4..=6 => {
                 let channels = random.between(1, 5);
@@ -215,11 +262,11 @@ impl Case {
                 } else {
                     (rows, columns)
                 };
-                Self::Depthwise { batch, channels, rows, columns, residual, clamp }
+                Self::Depthwise { batch, channels, rows, columns, residual, end }
             }
             7 => {
                 let (batch, inputs) = (random.between(1, 9), random.between(1, 70));
-                Self::Dense { batch, inputs, outputs: random.between(1, 100), clamp }
+                Self::Dense { batch, inputs, outputs: random.between(1, 100), end }
             }
             8 => {
                 let channels = random.between(1, 5);
@@ -230,7 +277,13 @@ impl Case {
                     ..window
                 };
                 let (rows, columns) = (plain(rows), plain(columns));
-                Self::MaxPool { batch, channels, rows, columns }
+                match random.between(0, 1) {
+                    0 => Self::MaxPool { batch, channels, rows, columns },
+                    _ => {
+                        let padded = random.one_of(&[true, false]);
+                        Self::AvgPool { batch, channels, rows, columns, padded }
+                    }
+                }
             }
             _ => Self::MeanPool {
                 batch,
@@ -264,7 +317,9 @@ impl Case {
             Self::Dense { batch, inputs, outputs, .. } => {
                 f64::from(*batch) * f64::from(*inputs) * f64::from(*outputs)
             }
-            Self::MaxPool { batch, channels, rows, columns } => {
+            Self::Values(values) => values.work(),
+            Self::MaxPool { batch, channels, rows, columns }
+            | Self::AvgPool { batch, channels, rows, columns, .. } => {
                 f64::from(*batch) * f64::from(*channels) * area(rows, columns)
             }
             Self::MeanPool { batch, channels, plane } => {
@@ -277,10 +332,10 @@ impl Case {
     pub fn prepare(&self, seed: u64) -> Call {
         let mut random = Random::new(seed);
         match *self {
-            Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, clamp } => {
-                let bounds = Clamp::new(clamp.0, clamp.1).expect("a valid clamp");
+            Self::Conv { batch, inputs, outputs, groups, rows, columns, residual, end } => {
+                let activation = end.activation();
                 let (r, c) = (rows.axis(), columns.axis());
-                let conv = Conv2d::new(batch, inputs, outputs, groups, r, c, bounds)
+                let conv = Conv2d::new(batch, inputs, outputs, groups, r, c, activation)
                     .expect("a valid convolution");
                 let mut call = Call::convolution(&conv, residual, &mut random);
                 call.weights = reference::pack_conv2d(&conv, &call.weights);
@@ -304,13 +359,13 @@ impl Case {
                     columns.before,
                     groups,
                 ];
-                call.clamp = Some(clamp);
+                call.end(end);
                 call
             }
-            Self::Winograd { batch, inputs, outputs, rows, columns, residual, clamp } => {
-                let bounds = Clamp::new(clamp.0, clamp.1).expect("a valid clamp");
+            Self::Winograd { batch, inputs, outputs, rows, columns, residual, end } => {
+                let activation = end.activation();
                 let (r, c) = (rows.axis(), columns.axis());
-                let conv = Conv2d::new(batch, inputs, outputs, 1, r, c, bounds)
+                let conv = Conv2d::new(batch, inputs, outputs, 1, r, c, activation)
                     .expect("a valid convolution");
                 let mut call = Call::convolution(&conv, residual, &mut random);
                 call.weights = reference::winograd(&conv, &call.weights);
@@ -327,15 +382,15 @@ impl Case {
                     rows.before,
                     columns.before,
                 ];
-                call.clamp = Some(clamp);
                 // The largest errors seen were half of this, at 7, 64 and 256 channels.
                 call.tolerance = 1e-4 * (inputs as f32).sqrt() + 2e-5 * inputs as f32;
+                call.end(end);
                 call
             }
-            Self::Depthwise { batch, channels, rows, columns, residual, clamp } => {
-                let bounds = Clamp::new(clamp.0, clamp.1).expect("a valid clamp");
+            Self::Depthwise { batch, channels, rows, columns, residual, end } => {
+                let activation = end.activation();
                 let (r, c) = (rows.axis(), columns.axis());
-                let conv = Conv2d::new(batch, channels, channels, channels, r, c, bounds)
+                let conv = Conv2d::new(batch, channels, channels, channels, r, c, activation)
                     .expect("a valid convolution");
                 let mut call = Call::convolution(&conv, residual, &mut random);
                 call.symbol = "graphlet_depthwise_conv2d_f32";
@@ -355,26 +410,26 @@ impl Case {
                     rows.before,
                     columns.before,
                 ];
-                call.clamp = Some(clamp);
+                call.end(end);
                 call
             }
-            Self::Dense { batch, inputs, outputs, clamp } => {
-                let bounds = Clamp::new(clamp.0, clamp.1).expect("a valid clamp");
-                let dense = Dense::new(batch, inputs, outputs, bounds).expect("a valid layer");
+            Self::Dense { batch, inputs, outputs, end } => {
+                let activation = end.activation();
+                let dense = Dense::new(batch, inputs, outputs, activation).expect("a valid layer");
                 let x = random.values(dense.batch * dense.inputs);
                 let weights = random.values(dense.inputs * dense.outputs);
                 let bias = random.values(dense.outputs);
-                Call {
+                let mut call = Call {
                     symbol: "graphlet_dense_f32",
                     want: reference::dense(&dense, &x, &weights, &bias),
                     x,
                     weights: reference::pack_dense(&dense, &weights),
                     bias: reference::pack_dense_bias(&bias),
-                    residual: None,
                     extents: vec![batch, inputs, outputs],
-                    clamp: Some(clamp),
-                    tolerance: 0.0,
-                }
+                    ..Call::default()
+                };
+                call.end(end);
+                call
             }
             Self::MaxPool { batch, channels, rows, columns } => {
                 let pool = Pool2d::new(batch, channels, rows.axis(), columns.axis())
@@ -382,22 +437,20 @@ impl Case {
                 let x = random.values(pool.planes * pool.rows.input * pool.columns.input);
                 let mut call =
                     Call::pool("graphlet_max_pool2d_f32", reference::max_pool2d(&pool, &x), x);
-                call.extents = vec![
-                    batch,
-                    channels,
-                    rows.input,
-                    columns.input,
-                    rows.output,
-                    columns.output,
-                    rows.kernel,
-                    columns.kernel,
-                    rows.stride,
-                    columns.stride,
-                    rows.before,
-                    columns.before,
-                ];
+                call.extents = pool_extents(batch, channels, rows, columns);
                 call
             }
+            Self::AvgPool { batch, channels, rows, columns, padded } => {
+                let pool = Pool2d::new(batch, channels, rows.axis(), columns.axis())
+                    .expect("a valid pool");
+                let x = random.values(pool.planes * pool.rows.input * pool.columns.input);
+                let want = reference::avg_pool2d(&pool, padded, &x);
+                let mut call = Call::pool("graphlet_avg_pool2d_f32", want, x);
+                call.extents = pool_extents(batch, channels, rows, columns);
+                call.extents.push(i32::from(padded));
+                call
+            }
+            Self::Values(values) => values.prepare(&mut random),
             Self::MeanPool { batch, channels, plane } => {
                 let x = random.values((batch * channels * plane) as usize);
                 let want = reference::global_avg_pool(plane as usize, &x);
@@ -409,8 +462,21 @@ impl Case {
     }
 }
 
+/// The integers that the pools share.
+fn pool_extents(batch: i32, channels: i32, rows: Window, columns: Window) -> Vec<i32> {
+    let pairs = [
+        (batch, channels),
+        (rows.input, columns.input),
+        (rows.output, columns.output),
+        (rows.kernel, columns.kernel),
+        (rows.stride, columns.stride),
+        (rows.before, columns.before),
+    ];
+    pairs.into_iter().flat_map(|(row, column)| [row, column]).collect()
+}
+
 /// Everything that one call of a C symbol takes, and what it must write.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Call {
     pub symbol: &'static str,
     pub x: Vec<f32>,
@@ -421,10 +487,14 @@ pub struct Call {
     pub residual: Option<Vec<f32>>,
     /// The integer arguments, in order.
     pub extents: Vec<i32>,
-    pub clamp: Option<(f32, f32)>,
+    pub epilogue: Option<Epilogue>,
+    /// A number behind all else.
+    pub last: Option<f32>,
     pub want: Vec<f32>,
-    /// How far an output may be from what it must be; 0 for most kernels.
+    /// How far an output may be from what it must be: 0 for most kernels. And how far for each
+    /// unit of its size.
     pub tolerance: f32,
+    pub relative: f32,
 }
 
 impl Call {
@@ -437,15 +507,20 @@ impl Call {
         let bias = random.values(outputs);
         let residual = if residual { random.values(y) } else { Vec::new() };
         let want = reference::conv2d(conv, &x, &weights, &bias, &residual);
-        let (symbol, extents) = ("", Vec::new());
-        let (residual, clamp, tolerance) = (Some(residual), None, 0.0);
-        Self { symbol, x, weights, bias, residual, extents, clamp, want, tolerance }
+        Self { x, weights, bias, residual: Some(residual), want, ..Self::default() }
     }
 
     fn pool(symbol: &'static str, want: Vec<f32>, x: Vec<f32>) -> Self {
-        let (weights, bias) = (Vec::new(), Vec::new());
-        let (residual, extents, clamp, tolerance) = (None, Vec::new(), None, 0.0);
-        Self { symbol, x, weights, bias, residual, extents, clamp, want, tolerance }
+        Self { symbol, x, want, ..Self::default() }
+    }
+
+    /// Sets the last arguments. Curves are approximated, and steepen an error by half at most.
+    fn end(&mut self, end: Epilogue) {
+        self.epilogue = Some(end);
+        if end.code != 0 {
+            self.tolerance = 1.5 * self.tolerance + 1e-6;
+            self.relative = 1e-6;
+        }
     }
 
     /// Compares an output with what it must be, to the bit; means may differ in the last place.
@@ -456,8 +531,9 @@ impl Call {
         for (i, (got, want)) in got.iter().zip(&self.want).enumerate() {
             let close = (got - want).abs() <= want.abs() * f32::EPSILON;
             let close = close && self.symbol.contains("avg");
-            let near = (got - want).abs() <= self.tolerance;
-            if got != want && !close && !near {
+            let near = (got - want).abs() <= self.tolerance + self.relative * want.abs();
+            let same = got == want || (got.is_nan() && want.is_nan());
+            if !same && !close && !near {
                 return Err(format!("value {i} is {got} instead of {want}"));
             }
         }
@@ -480,7 +556,7 @@ pub fn layers() -> Vec<Case> {
             rows: Window::padded(224, 7, 2, 1, 0, 0),
             columns: Window::padded(224, 7, 2, 1, 0, 0),
             residual: false,
-            clamp: (0.0, f32::MAX),
+            end: RELU,
         },
     ];
     // 1x1 and 3x3 at the sides of the three models; strided shortcuts; odd channel counts.
@@ -521,14 +597,7 @@ pub fn layers() -> Vec<Case> {
     for side in [224, 113, 112, 56, 14, 8] {
         let window = Window::padded(side, 3, 2, 1, 0, 1);
         let (rows, columns, residual) = (window, window, true);
-        cases.push(Case::Depthwise {
-            batch: 1,
-            channels: 2,
-            rows,
-            columns,
-            residual,
-            clamp: RELU6,
-        });
+        cases.push(Case::Depthwise { batch: 1, channels: 2, rows, columns, residual, end: RELU6 });
     }
     // One image of a residual block, and two.
     for batch in [1, 2] {
@@ -542,7 +611,7 @@ pub fn layers() -> Vec<Case> {
                 rows: window,
                 columns: window,
                 residual: true,
-                clamp: (0.0, f32::MAX),
+                end: RELU,
             });
         }
     }
