@@ -13,7 +13,7 @@ use wascc_actor::wapc::{self, prelude::CallResult};
 use crate::{
     answer::Problem,
     model::{Mark, Model, Scores},
-    routes,
+    profile, routes,
 };
 
 wapc::wapc_handler!(handle);
@@ -44,6 +44,14 @@ fn handle(operation: &str, message: &[u8]) -> CallResult {
             let _: wire::HealthRequest = wire::decode(message).map_err(|error| chain(&error))?;
             with_classifier(|classifier| classifier.map(drop).map_err(str::to_owned))?;
             Ok(wire::encode(&())?)
+        }
+        wire::OP_PROFILE => {
+            let request = wire::decode(message).map_err(|error| chain(&error))?;
+            let answer = with_classifier(|classifier| {
+                let classifier = classifier.map_err(str::to_owned)?;
+                profile::run(classifier, &request, &mut mark).map_err(|error| chain(&error))
+            })?;
+            Ok(wire::encode(&answer)?)
         }
         _ => Err(format!("operation `{operation}` is not one this actor handles").into()),
     }

@@ -14,7 +14,10 @@ use tensor::block::BlockBuilder;
 use tvm_graph_rt::load_param_dict;
 use wasm_encoder::{CustomSection, Encode as _, Section as _};
 
-use crate::{BuildError, Event, GuestKind, Home, Progress, compiler, guest, link, object};
+use crate::{
+    BuildError, Event, GuestKind, Home, LAYERS_SECTION, Progress, compiler, guest, layers, link,
+    object,
+};
 
 /// Name of the custom section that tells people what a module holds.
 const CARD_SECTION: &str = "graphlet.model";
@@ -272,9 +275,12 @@ fn assemble(
         },
     };
     let content = serde_json::to_vec(&card).map_err(|error| malformed("card")(error.into()))?;
-    let section = CustomSection { name: CARD_SECTION.into(), data: content.into() };
-    module.push(section.id());
-    section.encode(&mut module);
+    let layers = layers::section(folder, report)?;
+    for (name, content) in [(CARD_SECTION, content), (LAYERS_SECTION, layers)] {
+        let section = CustomSection { name: name.into(), data: content.into() };
+        module.push(section.id());
+        section.encode(&mut module);
+    }
     wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::default())
         .validate_all(&module)
         .map_err(BuildError::Invalid)?;

@@ -1,12 +1,14 @@
 //! The `graphlet` command: arguments, wiring, exit codes.
 
 mod card;
+mod ceiling;
 mod commands;
 mod exit;
 mod files;
 mod keys;
 mod logs;
 mod paths;
+mod profiler;
 mod progress;
 #[cfg(feature = "kubernetes")]
 mod registries;

@@ -82,10 +82,18 @@ impl Single {
     /// # Errors
     /// When the actor traps or passes its deadline.
     pub fn send(&mut self, request: &Request) -> Result<(Response, Reply)> {
-        let deadline = Instant::now() + self.call_time;
-        let reply = self.instance.call(OP_HANDLE_REQUEST, wire::encode(request)?, deadline)?;
+        let reply = self.call(OP_HANDLE_REQUEST, wire::encode(request)?)?;
         let response = wire::decode(&reply.body).context("the actor's answer is malformed")?;
         Ok((response, reply))
+    }
+
+    /// Sends one message of any operation.
+    ///
+    /// # Errors
+    /// When the actor refuses it, traps or passes its deadline.
+    pub fn call(&mut self, operation: &str, message: Vec<u8>) -> Result<Reply> {
+        let deadline = Instant::now() + self.call_time;
+        Ok(self.instance.call(operation, message, deadline)?)
     }
 }
 

@@ -52,6 +52,10 @@ pub const LOG_LINES: u32 = 64;
 /// Phases a guest may mark during one call; four are in use.
 pub const PHASES: usize = 16;
 
+/// Phases a guest may mark while it is profiled: two for each node of a graph four times as deep
+/// as any we know.
+pub const PROFILE_PHASES: usize = 8192;
+
 /// How often the claims of running actors are looked at again.
 pub const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -13,6 +13,7 @@ pub(crate) fn whole_ms(duration: Duration) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Phases {
     marks: Vec<(String, Instant)>,
+    profiling: bool,
 }
 
 /// Why a mark was not taken.
@@ -20,19 +21,28 @@ pub(crate) struct Phases {
 pub(crate) enum MarkError {
     #[error("a phase's name is 1 to 32 of `a-z`, `0-9` and `_`")]
     Name,
-    #[error("more than {} phases in one call", limits::PHASES)]
-    TooMany,
+    #[error("more than {0} phases in one call")]
+    TooMany(usize),
 }
 
 impl Phases {
+    /// Nothing marked yet in a call of `operation`.
+    pub(crate) fn of(operation: &str) -> Self {
+        let profiling = operation == wire::OP_PROFILE;
+        // A list that grows while nodes are timed would be timed with them.
+        let room = if profiling { limits::PROFILE_PHASES } else { 0 };
+        Phases { marks: Vec::with_capacity(room), profiling }
+    }
+
     /// A phase begins; the one before ends.
     pub(crate) fn mark(&mut self, name: &[u8], now: Instant) -> Result<(), MarkError> {
         let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
         if name.is_empty() || name.len() > 32 || !name.iter().all(allowed) {
             return Err(MarkError::Name);
         }
-        if self.marks.len() == limits::PHASES {
-            return Err(MarkError::TooMany);
+        let most = if self.profiling { limits::PROFILE_PHASES } else { limits::PHASES };
+        if self.marks.len() == most {
+            return Err(MarkError::TooMany(most));
         }
         self.marks.push((String::from_utf8_lossy(name).into_owned(), now));
         Ok(())
@@ -86,6 +96,21 @@ mod tests {
         for _ in 0..limits::PHASES {
             phases.mark(b"infer", now).unwrap();
         }
-        assert!(matches!(phases.mark(b"infer", now), Err(MarkError::TooMany)));
+        assert!(matches!(phases.mark(b"infer", now), Err(MarkError::TooMany(_))));
+    }
+
+    #[test]
+    fn a_profile_has_a_phase_for_every_node_and_a_bound_too() {
+        let now = Instant::now();
+        for (operation, most) in
+            [(wire::OP_HANDLE_REQUEST, limits::PHASES), (wire::OP_PROFILE, limits::PROFILE_PHASES)]
+        {
+            let mut phases = Phases::of(operation);
+            for _ in 0..most {
+                phases.mark(b"node", now).unwrap();
+            }
+            let refused = phases.mark(b"node", now);
+            assert!(matches!(refused, Err(MarkError::TooMany(n)) if n == most), "{operation}");
+        }
     }
 }

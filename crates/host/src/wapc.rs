@@ -205,7 +205,8 @@ fn host_call(
 
 impl Call {
     pub(crate) fn new(operation: String, message: Vec<u8>) -> Self {
-        Self { operation, message, ..Self::default() }
+        let phases = Phases::of(&operation);
+        Self { operation, message, phases, ..Self::default() }
     }
 
     /// Lines that were dropped because the call had logged enough.

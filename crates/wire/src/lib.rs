@@ -49,6 +49,20 @@ pub const PHASE_INFER: &str = "infer";
 /// Mark: the graph has run.
 pub const PHASE_DONE: &str = "done";
 
+/// Operation on an actor: run the graph once on a picture, with a mark before every kernel call;
+/// [`ProfileRequest`] in, [`ProfileAnswer`] out. Ours alone: other actors refuse it, and no
+/// capability provider sends it.
+pub const OP_PROFILE: &str = "GraphletProfile";
+/// Mark while profiling: nothing happens until the next mark. What lies between two of these is
+/// what a mark costs.
+pub const PHASE_EMPTY: &str = "empty";
+/// Mark while profiling: the next node of the graph is about to run.
+pub const PHASE_NODE: &str = "node";
+/// Mark while profiling: the same node is about to run again.
+pub const PHASE_AGAIN: &str = "again";
+/// Number of [`PHASE_EMPTY`] marks in a profile.
+pub const PROFILE_EMPTY_MARKS: usize = 64;
+
 /// Response header in which an actor tells its host how a request went (`ok`, or the error's
 /// stable code); the host may count by it and drops it before the client sees it.
 pub const OUTCOME_HEADER: &str = "x-graphlet-outcome";
@@ -121,6 +135,36 @@ pub struct Response {
 pub struct HealthRequest {
     /// Not used; the contract wants a field.
     pub placeholder: bool,
+}
+
+/// Asks an actor to run its graph with a mark before every kernel call.
+///
+/// The actor marks [`PHASE_DECODE`], [`PHASE_PREPROCESS`], [`PROFILE_EMPTY_MARKS`] times
+/// [`PHASE_EMPTY`], then for each node [`PHASE_NODE`] (and [`PHASE_AGAIN`]), at last
+/// [`PHASE_DONE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileRequest<'a> {
+    /// The picture, as a file.
+    #[serde(borrow, with = "serde_bytes")]
+    pub image: Cow<'a, [u8]>,
+    /// Run each node twice in a row: the second time with its weights and tensors in the caches.
+    pub again: bool,
+}
+
+/// What an actor ran for a [`ProfileRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProfileAnswer {
+    /// The graph's kernel calls in the order in which they ran.
+    pub nodes: Vec<ProfiledNode>,
+}
+
+/// One kernel call of a graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfiledNode {
+    /// The node's name.
+    pub name: String,
+    /// The compiled function that it calls.
+    pub function: String,
 }
 
 /// One line for the host's log.

@@ -11,6 +11,7 @@ pub mod keys;
 mod node;
 #[cfg(feature = "kubernetes")]
 mod pod;
+mod profile;
 #[cfg(feature = "kubernetes")]
 mod pull;
 #[cfg(feature = "kubernetes")]
@@ -29,6 +30,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+pub use self::classify::refusal;
 use crate::{exit::Usage, files::parent};
 
 /// What the user asked for.
@@ -37,6 +39,7 @@ pub enum Command {
     Build(build::Args),
     Run(run::Args),
     Classify(classify::Args),
+    Profile(profile::Args),
     Check(check::Args),
     Init(init::Args),
     #[command(subcommand)]
@@ -65,6 +68,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Classify(args) => classify::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Keys(command) => keys::run(&command),
