@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphlet_compiler import packing, simplify
-from graphlet_compiler.activations import clamp_bounds
+from graphlet_compiler.activations import clamp_bounds, curve
 from graphlet_compiler.geometry import conv_geometry, zero_padding
 from graphlet_compiler.graph import Array, Graph, Node, Shape
 from graphlet_compiler.kernels import (
+    Activation,
     Clamp,
     Conv2d,
     Dense,
@@ -24,9 +25,6 @@ from graphlet_compiler.kernels import (
     WinogradConv2d,
 )
 from graphlet_compiler.rewrite import Rewrite
-
-# Operators that give the same values another shape.
-RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
 @dataclass
@@ -38,6 +36,7 @@ class _Chain:
     weight: Array  # [oc, icg, kh, kw] or [k, n]
     bias: Array
     clamp: Clamp = field(default_factory=Clamp)
+    activation: Activation = Activation.CLAMP
     residual: str | None = None
     nodes: list[Node] = field(default_factory=list)
 
@@ -113,12 +112,18 @@ def _extend(rewrite: Rewrite, chain: _Chain) -> None:
 
 
 def _absorb(graph: Graph, chain: _Chain, node: Node, value: str) -> bool:
+    if chain.activation != Activation.CLAMP:
+        return False
     clamp = clamp_bounds(graph, node)
     if clamp is not None:
         chain.clamp = chain.clamp.then(*clamp)
         return True
     if chain.clamp.bounded:
         return False
+    activation = curve(node)
+    if activation is not None:
+        chain.activation, chain.clamp = activation
+        return True
     if node.op == "Add" and _absorb_residual(graph, chain, node, value):
         return True
     affine = _affine(graph, chain, node, value)
@@ -184,11 +189,7 @@ def _replace(rewrite: Rewrite, chain: _Chain) -> None:
     graph, node = rewrite.graph, chain.head
     source = node.inputs[0]
     absorbed: list[Node] = []
-    # A dense kernel reads rows wherever they lie: reshaping before it is not needed.
     if chain.dense:
-        while (view := rewrite.sole_producer(source, RESHAPES)) is not None:
-            absorbed.append(view)
-            source = view.inputs[0]
         shape = graph.shapes[node.inputs[0]]
         k, n = chain.weight.shape
         geometry: Geometry = Dense(int(np.prod(shape[:-1], dtype=np.int64)), k, n)
@@ -210,7 +211,7 @@ def _replace(rewrite: Rewrite, chain: _Chain) -> None:
         graph.add_constant(f"{node.name}.weight", weight),
         graph.add_constant(f"{node.name}.bias", bias),
     ]
-    call = KernelCall(geometry, chain.clamp, chain.residual is not None)
+    call = KernelCall(geometry, chain.clamp, chain.residual is not None, chain.activation)
     residual = [chain.residual] if chain.residual is not None else []
     inputs = [source, *constants, *residual]
     rewrite.put(chain.tail, absorbed[::-1] + chain.nodes, node, call, inputs)

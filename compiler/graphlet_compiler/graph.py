@@ -37,6 +37,8 @@ class Node:
     domain: str = ""
     kernel: KernelCall | None = None
     sources: tuple[str, ...] = ()
+    # Where in an input the values begin that a kernel reads, in elements, by the input's index.
+    offsets: dict[int, int] = field(default_factory=dict)
     # Calls whose results this one lays side by side, made together with it.
     parts: tuple[Node, ...] = ()
 
@@ -47,6 +49,10 @@ class Node:
             return default
         value = onnx.helper.get_attribute_value(proto)
         return value.decode() if isinstance(value, bytes) else value
+
+    def set_attr(self, name: str, value: Any) -> None:
+        """Sets an attribute."""
+        self.attributes[name] = onnx.helper.make_attribute(name, value)
 
     def input(self, index: int) -> str | None:
         """Name of an input; ``None`` if it was left out."""

@@ -15,6 +15,7 @@ from graphlet_compiler import storage
 from graphlet_compiler.errors import CompileError, NoInputError
 from graphlet_compiler.graph import Array, Node, Shape
 from graphlet_compiler.importer import NODE_PREFIX, OUTPUT_PREFIX
+from graphlet_compiler.schedule import VIEW
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,13 @@ def _node_json(node: GraphNode) -> dict[str, Any]:
 
 def from_module(module: Any, inputs: Sequence[str], named: Sequence[Node]) -> ExecutorGraph:
     """Reads the straight sequence of calls that the fused module's `main` is."""
-    return _Reader(module["main"], inputs, named).read()
+    return _Reader(module, inputs, named).read()
 
 
 class _Reader:
-    def __init__(self, main: Any, inputs: Sequence[str], named: Sequence[Node]) -> None:
-        self.main = main
+    def __init__(self, module: Any, inputs: Sequence[str], named: Sequence[Node]) -> None:
+        self.module = module
+        self.main = module["main"]
         self.named = named
         self.nodes: list[GraphNode] = []
         self.params: dict[str, Array] = {}
@@ -157,15 +159,21 @@ class _Reader:
         self.taken = set(inputs) | {node.name for node in named}
         self.inputs = set(inputs)
         self.given: Counter[str] = Counter()
-        for name, parameter in zip(inputs, main.params, strict=True):
+        # Tensors that are outputs of the graph in the shape that they have.
+        self.fixed: set[tuple[int, int]] = set()
+        for name, parameter in zip(inputs, self.main.params, strict=True):
             self.entries[parameter] = self._append(GraphNode(name, [_tensor(parameter.ty)]))
 
     def read(self) -> ExecutorGraph:
         bindings = [b for block in self.main.body.blocks for b in block.bindings]
+        results = self._results(bindings)
         for binding in bindings:
             value = binding.value
             if isinstance(value, relax.Call) and value.op.name == "relax.call_tir":
-                self._call(binding.var, value)
+                if not self._view(binding.var, value, binding.var in results):
+                    self._call(binding.var, value)
+                if binding.var in results and binding.var in self.entries:
+                    self.fixed.add(self.entries[binding.var])
             elif isinstance(value, relax.TupleGetItem):
                 self.entries[binding.var] = self.tuples[value.tuple_value][value.index]
             elif isinstance(value, relax.Tuple):
@@ -178,6 +186,33 @@ class _Reader:
         if all(self.nodes[index].function is None for index, _ in heads):
             raise NoInputError("the graph computes nothing")
         return ExecutorGraph(self.nodes, heads, self.params)
+
+    def _results(self, bindings: list[Any]) -> set[Any]:
+        """The variables whose values are the graph's outputs."""
+        result = self.main.body.body
+        found = set(result.fields) if isinstance(result, relax.Tuple) else {result}
+        for binding in reversed(bindings):
+            if binding.var in found:
+                if isinstance(binding.value, relax.Var):
+                    found.add(binding.value)
+                elif isinstance(binding.value, relax.Tuple):
+                    found.update(binding.value.fields)
+        return found
+
+    def _view(self, var: Any, call: Any, is_output: bool) -> bool:
+        """Lets a reshape's readers read what it reads; no function minds a tensor's shape."""
+        attributes = self.module[call.args[0]].attrs
+        if attributes is None or not attributes.get(VIEW, False):
+            return False
+        entry = self._entry(call.args[1].fields[0])
+        node = self.nodes[entry[0]]
+        if is_output:
+            # Here the shape is seen: it is that of the only output with this value.
+            if node.function is None or entry in self.fixed:
+                return False
+            node.outputs[entry[1]] = _tensor(var.ty)
+        self.entries[var] = entry
+        return True
 
     def _heads(self, result: Any) -> list[tuple[int, int]]:
         if isinstance(result, relax.Tuple):

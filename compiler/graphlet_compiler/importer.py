@@ -13,7 +13,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from graphlet_compiler import schedule, tir
+from graphlet_compiler import joins, schedule, tir
 from graphlet_compiler.activations import clamp_bounds
 from graphlet_compiler.errors import Detail, UnsupportedDtypeError, UnsupportedOperatorError
 from graphlet_compiler.graph import Graph, Node, Shape, subgraphs
@@ -149,7 +149,7 @@ def _fuse(module: Any) -> Any:
         transform.FuseTIR(),
         transform.DeadCodeElimination(),
     )
-    return schedule.schedule(tvm.transform.Sequential(passes)(module))
+    return schedule.schedule(schedule.mark_views(tvm.transform.Sequential(passes)(module)))
 
 
 def _blame(graph: Graph) -> list[Detail]:
@@ -183,26 +183,6 @@ def _refusal(node: Node, error: Exception) -> Detail:
     return Detail(f"`{node.name}`: TVM does not take this {node.op}: {reason}", node.name)
 
 
-def _joined(graph: Graph) -> dict[str, tuple[Node, ...]]:
-    """Concatenations whose inputs are all written by kernels, and nothing else reads them.
-
-    A kernel's result is one piece of memory; so are the channels of one image behind another.
-    """
-    uses, producers = graph.uses(), graph.producers()
-    found = {}
-    for node in graph.nodes:
-        if node.op != "Concat" or node.kernel is not None or node.domain:
-            continue
-        shape = graph.shapes[node.outputs[0]]
-        axis = int(node.attr("axis")) % len(shape)
-        parts = [producers.get(name) for name in node.inputs]
-        kernels = tuple(p for p in parts if p is not None and p.kernel is not None)
-        alone = all(uses[name] == 1 for name in node.inputs)
-        if len(kernels) == len(parts) > 1 and alone and math.prod(shape[:axis]) == 1:
-            found[node.outputs[0]] = kernels
-    return found
-
-
 class _Importer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -219,7 +199,7 @@ class _Importer:
         self.named: list[Node] = []
         self.numbers: dict[str, int] = {}
         # Kernels that write straight into a concatenation, by the names of both results.
-        self.joined = _joined(graph)
+        self.joined = joins.joined(graph)
         self.deferred = {part.outputs[0] for parts in self.joined.values() for part in parts}
 
     def build(self) -> Any:
@@ -247,11 +227,11 @@ class _Importer:
         if (parts := self.joined.get(node.outputs[0])) is not None:
             self._join(node, parts)
         elif node.kernel is not None:
-            inputs = [self.graph.shapes[name] for name in node.inputs]
+            sources = self._sources(node)
             output = self.graph.shapes[node.outputs[0]]
-            key = (node.kernel, tuple(inputs), output)
+            key = (node.kernel, sources, output)
             if key not in self.functions:
-                function = tir.kernel_function(node.kernel, inputs, output)
+                function = tir.kernel_function(node.kernel, sources, output)
                 self.functions[key] = self._add(function, node.kernel.symbol.removesuffix("_f32"))
             self._call(node, self.functions[key])
         elif node.op == "Concat" and self._floats(node):
@@ -268,7 +248,7 @@ class _Importer:
 
     def _join(self, node: Node, parts: tuple[Node, ...]) -> None:
         shapes = self.graph.shapes
-        calls = [(p.kernel, tuple(shapes[name] for name in p.inputs)) for p in parts if p.kernel]
+        calls = [(part.kernel, self._sources(part)) for part in parts if part.kernel]
         key = ("join", *calls)
         if key not in self.functions:
             sizes = [math.prod(shapes[part.outputs[0]]) for part in parts]
@@ -277,6 +257,11 @@ class _Importer:
         sources = tuple(dict.fromkeys(s for n in (*parts, node) for s in n.sources))
         inputs = [name for part in parts for name in part.inputs]
         self._call(replace(node, inputs=inputs, sources=sources, parts=parts), self.functions[key])
+
+    def _sources(self, node: Node) -> tuple[tir.Source, ...]:
+        """What a kernel call reads."""
+        shapes = self.graph.shapes
+        return tuple((shapes[n], node.offsets.get(i, 0)) for i, n in enumerate(node.inputs))
 
     def _convert(self, node: Node) -> None:
         try:

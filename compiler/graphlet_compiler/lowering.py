@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphlet_compiler import chains, simplify
+from graphlet_compiler import chains, joins, patterns, simplify, values, views
 from graphlet_compiler.geometry import pool_kernel
-from graphlet_compiler.graph import Graph
+from graphlet_compiler.graph import Graph, Node
 from graphlet_compiler.rewrite import Rewrite
 
 # Operators whose arithmetic dominates a network: one that no kernel takes runs several times
@@ -23,19 +23,33 @@ class Refusal:
 
 def lower(graph: Graph) -> dict[str, Refusal]:
     """Rewrites ``graph``; returns why each heavy operator that stays was not taken, by node."""
+    patterns.recognise(graph)
+    views.canonicalise(graph)
     rewrite = Rewrite(graph)
     # Backwards: of two convolutions that meet in an addition the later one takes it, when
     # the other's result exists already.
     for node in reversed(graph.nodes):
-        if not rewrite.free(node) or node.domain or chains.take(rewrite, node):
+        if rewrite.free(node) and not node.domain:
+            chains.take(rewrite, node)
+    for node in reversed(graph.nodes):
+        if not rewrite.free(node) or node.domain or values.take(rewrite, node):
             continue
         pool = pool_kernel(graph, node)
         if pool is not None:
             rewrite.put(node, [node], node, pool, [node.inputs[0]])
     rewrite.apply()
+    joins.prepare(graph)
+    views.resolve(graph)
     simplify.split_batch_norms(graph)
     return {
-        node.name: Refusal(chains.refusal(graph, node) or "no kernel takes this operator")
+        node.name: Refusal(_reason(graph, node))
         for node in graph.nodes
         if node.op in HEAVY and node.kernel is None and not node.domain
     }
+
+
+def _reason(graph: Graph, node: Node) -> str:
+    reason = chains.refusal(graph, node)
+    if node.op == "MatMul" and node.inputs[1] not in graph.constants:
+        reason = values.refusal(graph, node)
+    return reason or "no kernel takes this operator"

@@ -7,14 +7,36 @@ read, and loops that walk all tensors alike become one, which LLVM then turns in
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import s_tir, sym, tirx
+from tvm import relax, s_tir, sym, tirx
 
 # Beyond so many operations a value is not computed again for each that reads it.
 _CHEAP = 8
+
+
+# Marks functions whose result is their argument in another shape.
+VIEW = "graphlet_view"
+
+
+def mark_views(module: Any) -> Any:
+    """Marks the functions that only reshape, so that no call needs to be made for them."""
+    functions = {
+        variable: function.with_attr(VIEW, True) if _reshapes(function) else function
+        for variable, function in module.functions.items()
+    }
+    return tvm.IRModule(functions, attrs=module.attrs)
+
+
+def _reshapes(function: Any) -> bool:
+    if not _has_blocks(function) or len(function.params) != 2:
+        return False
+    # The analysis takes the first part of a tensor for a reshape of it.
+    before, after = (math.prod(int(e) for e in param.shape) for param in function.params)
+    return before == after and bool(relax.analysis.has_reshape_pattern(function))
 
 
 def schedule(module: Any) -> Any:

@@ -65,6 +65,7 @@ def test_check_counts_the_arithmetic_of_each_node(tmp_path: Path) -> None:
         "graphlet_conv2d_winograd_f32": 1,
         "graphlet_dense_f32": 1,
         "graphlet_max_pool2d_f32": 2,
+        "graphlet_softmax_f32": 1,
     }
     assert not answer["unsupported"] and not answer["fallbacks"]
 
@@ -73,15 +74,17 @@ def test_check_tells_what_is_slow_and_why(tmp_path: Path) -> None:
     nodes = [
         node("Conv", "x w", "a", pads=[1, 1, 1, 1]),
         node("ConvTranspose", "a v", "b"),
-        node("MatMul", "b b", "y"),
+        # The same matrix for every channel.
+        node("MatMul", "m b", "y"),
     ]
-    value = model(nodes, {"w": weights(6, 3, 3, 3), "v": weights(6, 4, 1, 1)})
+    constants = {"w": weights(6, 3, 3, 3), "v": weights(6, 4, 1, 1), "m": weights(8, 8)}
+    value = model(nodes, constants)
     answer = check.check(parsed((1, 3, 8, 8)), save(value, tmp_path))
     found = {f["node"]: f for f in answer["fallbacks"]}
     assert set(found) == {"ConvTranspose_b", "MatMul_y"}
     assert found["ConvTranspose_b"]["macs"] == 6 * 64 * 4
     assert found["MatMul_y"]["macs"] == 4 * 8 * 8 * 8
-    assert "not constant" in found["MatMul_y"]["reason"]
+    assert "repeats" in found["MatMul_y"]["reason"]
     total = 6 * 64 * 27 + 6 * 64 * 4 + 4 * 512
     assert answer["macs"] == total
     assert found["MatMul_y"]["share"] == pytest.approx(2048 / total)

@@ -59,8 +59,6 @@ REFUSED = {
     "test_resize_upsample_scales_linear_half_pixel_symmetric",
     "test_resize_upsample_sizes_nearest_not_larger",
     "test_resize_upsample_sizes_nearest_not_smaller",
-    "test_split_zero_size_splits_opset13",
-    "test_split_zero_size_splits_opset18",
 }
 
 
