@@ -16,7 +16,7 @@ use wasm_encoder::{CustomSection, Encode as _, Section as _};
 
 use crate::{
     BuildError, Event, GuestKind, Home, LAYERS_SECTION, Progress, compiler, guest, layers, link,
-    object,
+    object, preinit,
 };
 
 /// Name of the custom section that tells people what a module holds.
@@ -259,6 +259,9 @@ fn assemble(
     let inputs = link::Inputs { kind, guest: library, kernels: &kernels, model: &model };
     link::link(toolchain, &inputs, &linked)?;
     let mut module = read("linked.wasm")?;
+    if kind == GuestKind::Actor {
+        module = preinit::preinitialise(&module)?;
+    }
 
     let version = |name: &str| report["versions"][name].as_str().unwrap_or_default().to_owned();
     let card = Card {

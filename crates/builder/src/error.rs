@@ -130,6 +130,19 @@ pub enum BuildError {
         /// What it said.
         stderr: String,
     },
+    /// The model cannot be loaded, wherever the module would be run.
+    #[error("the linked module cannot load its model: {reason}")]
+    Load {
+        /// What the module says, or how it ended.
+        reason: String,
+    },
+    /// The linked module cannot be written down as it stands with its model loaded: a fault of
+    /// ours.
+    #[error("the linked module cannot be pre-initialised: {reason}")]
+    Snapshot {
+        /// What stands in the way.
+        reason: String,
+    },
     /// The linked module is not valid WebAssembly: a fault of ours.
     #[error("the linked module is not valid WebAssembly")]
     Invalid(#[source] wasmparser::BinaryReaderError),

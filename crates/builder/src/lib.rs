@@ -4,7 +4,8 @@
 //! `graph.params` and `libgraph_wasm32.a` ([`compiler`]); the guest (an actor or a WASI command
 //! with the graph runtime and the kernels) is a static library that is built once and kept
 //! ([`guest`]); graph, weights, spec and labels become one data symbol (`object`); the linker
-//! joins the three (`link`). No Rust is compiled for a second model.
+//! joins the three (`link`); an actor is then run until its model is loaded, and written down as it
+//! stands (`preinit`). No Rust is compiled for a second model.
 
 mod build;
 pub mod compiler;
@@ -14,6 +15,7 @@ mod home;
 mod layers;
 mod link;
 mod object;
+mod preinit;
 mod progress;
 
 pub use build::{BuildOptions, Built, Card, build, read_model};

@@ -11,7 +11,7 @@ use crate::{BuildError, GuestKind, guest::last_lines};
 
 // What the decoders and the classifier need with room to spare; `--stack-first` puts it at the
 // bottom of memory, so that an overflow traps instead of writing over data.
-const STACK_BYTES: u32 = 1024 * 1024;
+pub(crate) const STACK_BYTES: u32 = 1024 * 1024;
 
 /// What the linker joins.
 pub(crate) struct Inputs<'a> {

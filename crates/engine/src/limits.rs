@@ -20,9 +20,9 @@ impl Default for Limits {
 }
 
 // LLVM emits one table; the reference-types proposal allows more, and nobody needs many.
-const TABLES: usize = 4;
+pub(crate) const TABLES: usize = 4;
 // The guest's own and the poll page.
-const MEMORIES: usize = 2;
+pub(crate) const MEMORIES: usize = 2;
 
 /// Answers wasmtime's questions about growth, and remembers that it said no.
 #[derive(Debug)]

@@ -116,6 +116,13 @@ impl<T: 'static> Sandbox<T> {
                 let Some(page) = page else {
                     return Err(stop(wasmtime::Error::msg("the module has no poll page"), false));
                 };
+                // In a place where an instance was given up because this failed, the page is
+                // forbidden still.
+                if engine.is_pooled()
+                    && let Err(error) = page.permit()
+                {
+                    return Err(stop(error.into(), false));
+                }
                 let stopper = Stopper::Page(page);
                 let engine = engine.clone();
                 let mut sandbox = Self { stopper, store, instance, engine, spent: false };

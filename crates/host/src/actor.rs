@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    Isolation,
     host::{LoadError, LoadOptions},
     identity,
     instance::{Ending, Instance, Template},
@@ -37,6 +38,7 @@ pub struct Actor {
 
 pub(crate) struct Shared {
     pub(crate) template: Template,
+    isolation: Isolation,
     queue: Queue,
     call_time: Duration,
     request_bytes: usize,
@@ -109,9 +111,12 @@ impl Actor {
         stack_bytes: usize,
     ) -> Result<Self, LoadError> {
         let instances = options.instances.max(1);
+        // A request that comes while a thread makes its next instance waits for it.
+        let making = if options.isolation == Isolation::Request { instances } else { 0 };
         let shared = Arc::new(Shared {
             template,
-            queue: Queue::new(options.queue_depth),
+            isolation: options.isolation,
+            queue: Queue::new(options.queue_depth.saturating_add(making)),
             call_time: options.call_time,
             request_bytes: options.request_bytes,
             unsigned: module.is_unsigned(),
@@ -344,11 +349,15 @@ struct Worker {
 
 impl Worker {
     fn run(&self) {
+        let once = self.shared.isolation == Isolation::Request;
         let mut pause = limits::RESTART_PAUSE;
+        let mut warm = false;
         while !self.shared.queue.is_closed() || self.shared.queue.waiting() > 0 {
             self.set(InstanceState::Starting);
             let begin = Instant::now();
-            match self.shared.template.start() {
+            match self.shared.template.start(!warm) {
+                // It has seen a message, though only ours.
+                Ok(_) if once && !warm => warm = true,
                 Ok(mut instance) => {
                     pause = limits::RESTART_PAUSE;
                     self.measure(&mut instance);
@@ -368,7 +377,7 @@ impl Worker {
         }
     }
 
-    /// Answers jobs until the instance is spent, or `None` when there are no more.
+    /// Answers jobs, as many as the instance may, or `None` when there are no more.
     fn serve(&self, mut instance: Instance) -> Option<()> {
         loop {
             self.measure(&mut instance);
@@ -396,6 +405,10 @@ impl Worker {
                         return Some(());
                     }
                 }
+            }
+            if self.shared.isolation == Isolation::Request {
+                self.measure(&mut instance);
+                return Some(());
             }
         }
     }

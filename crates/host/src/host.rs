@@ -12,10 +12,11 @@ use std::{
 };
 
 use claims::{Policy, VerifiedModule};
-use engine::{CompileError, Engine, EngineError, EngineOptions, Interruption};
+use engine::{CompileError, Engine, EngineError, EngineOptions, Interruption, Limits, Pool};
 use tracing::{info, warn};
 
 use crate::{
+    Isolation,
     actor::Actor,
     identity,
     instance::{Instance, ModuleError, Template},
@@ -32,6 +33,8 @@ pub type PolicySource =
 pub struct LoadOptions {
     /// Instances, each with a thread and a memory of its own; they share the weights.
     pub instances: usize,
+    /// Whether an instance answers one request or many.
+    pub isolation: Isolation,
     /// Requests that may wait for an instance.
     pub queue_depth: usize,
     /// Longest message to the actor, bytes: the longest body that a provider lets through, and
@@ -46,7 +49,7 @@ pub struct LoadOptions {
     /// Elements of a guest's function table.
     pub table_elements: usize,
     /// Operation and message that an instance answers before its first request; the answer is
-    /// dropped.
+    /// dropped. With [`Isolation::Request`] one instance a thread is made for it, and it alone.
     pub warm_up: Option<(String, Vec<u8>)>,
 }
 
@@ -54,6 +57,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             instances: limits::INSTANCES,
+            isolation: Isolation::default(),
             queue_depth: limits::QUEUE_DEPTH,
             request_bytes: limits::REQUEST_BYTES,
             call_time: limits::CALL_TIME,
@@ -154,6 +158,17 @@ impl HostBuilder {
         self
     }
 
+    /// Keeps memory for this many instances of [`Isolation::Request`], all actors together, of at
+    /// most `memory_bytes` each. Without it, and where the system cannot tell which pages were
+    /// written (Linux before 6.7), each instance is mapped anew, which takes longer.
+    #[must_use]
+    pub fn pool(mut self, instances: usize, memory_bytes: usize) -> Self {
+        let instances = u32::try_from(instances).unwrap_or(u32::MAX);
+        let limits = Limits { memory_bytes, table_elements: limits::TABLE_ELEMENTS };
+        self.engine.pool = Some(Pool { instances, limits });
+        self
+    }
+
     /// Adds a provider. `wascc:logging` is there without one.
     #[must_use]
     pub fn provider(mut self, provider: Arc<dyn CapabilityProvider>) -> Self {
@@ -232,6 +247,11 @@ impl Host {
         self.inner.engine.interruption()
     }
 
+    /// Whether memory is kept for instances ([`HostBuilder::pool`]).
+    pub fn is_pooled(&self) -> bool {
+        self.inner.engine.is_pooled()
+    }
+
     /// Compiles a module for a process that is handed the code ([`HostBuilder::code`]); nothing of
     /// it is loaded here.
     ///
@@ -269,6 +289,7 @@ impl Host {
             actor.key = %identity.subject,
             module.digest = %identity.digest,
             instances = options.instances.max(1),
+            isolation = %options.isolation,
             "Actor loaded"
         );
         self.inner.actors().push(Arc::clone(&actor));
@@ -285,7 +306,7 @@ impl Host {
         options: &LoadOptions,
     ) -> Result<Instance, LoadError> {
         let template = Template::new(&self.inner.engine, module, options)?;
-        template.start().map_err(|ending| LoadError::Instance(ending.into_call_error()))
+        template.start(true).map_err(|ending| LoadError::Instance(ending.into_call_error()))
     }
 
     /// Joins an actor to the provider of a capability that its claims name.

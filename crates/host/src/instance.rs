@@ -95,8 +95,9 @@ impl Template {
         &self.engine
     }
 
-    /// Makes an instance that has loaded its model.
-    pub(crate) fn start(&self) -> Result<Instance, Ending> {
+    /// Makes an instance that has loaded its model, and answered the message that warms it if it
+    /// is to be warm.
+    pub(crate) fn start(&self, warm: bool) -> Result<Instance, Ending> {
         let deadline = Instant::now() + self.start_time;
         let state = State { environment: Arc::clone(&self.environment), call: Call::default() };
         let sandbox = Sandbox::new(&self.engine, &self.pre, self.limits, state, deadline)
@@ -106,7 +107,7 @@ impl Template {
         let health = wire::HealthRequest { placeholder: true };
         let health = wire::encode(&health).map_err(|error| Ending::Guest(error.to_string()))?;
         instance.enter(wire::OP_HEALTH_REQUEST.into(), health, deadline)?;
-        if let Some((operation, message)) = &self.warm_up {
+        if let Some((operation, message)) = self.warm_up.as_ref().filter(|_| warm) {
             // A request that the guest refuses warms it as well.
             match instance.enter(operation.clone(), message.clone(), deadline) {
                 Ok(_) | Err(Ending::Guest(_)) => {}

@@ -14,6 +14,7 @@ pub mod command;
 mod host;
 mod identity;
 mod instance;
+mod isolation;
 pub mod limits;
 pub mod manifest;
 mod phases;
@@ -25,5 +26,6 @@ pub use self::{
     actor::{Actor, StartError},
     host::{Host, HostBuilder, LinkError, LoadError, LoadOptions, PolicySource},
     instance::{Instance, ModuleError},
+    isolation::{Isolation, ParseIsolationError},
 };
 pub use engine::{EngineError, Interruption};

@@ -12,7 +12,7 @@ use std::{
 
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::{limits, provider::Link};
+use crate::{Isolation, ParseIsolationError, limits, provider::Link};
 
 /// What a host runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +21,8 @@ pub struct Manifest {
     pub labels: BTreeMap<String, String>,
     /// Module files, resolved against the manifest's folder.
     pub actors: Vec<PathBuf>,
+    /// How long an instance of any of them lives; `None` leaves it to the command line.
+    pub isolation: Option<Isolation>,
     /// Capabilities that this host gives.
     pub capabilities: Vec<String>,
     /// Links to make.
@@ -136,7 +138,7 @@ impl Reader<'_> {
     }
 
     fn manifest(&mut self, value: &Value, folder: &Path, known: &[&str]) -> Manifest {
-        let keys = ["labels", "actors", "capabilities", "bindings"];
+        let keys = ["labels", "actors", "isolation", "capabilities", "bindings"];
         let Some(top) = self.mapping(value, "manifest", &keys) else { return Manifest::default() };
         let labels = top.get("labels").map(|value| self.texts(value, "labels"));
         let mut actors = Vec::new();
@@ -148,6 +150,14 @@ impl Reader<'_> {
         if top.get("actors").is_none_or(Value::is_null) {
             self.wrong("actors", "missing: list at least one module file");
         }
+        let isolation = top.get("isolation").and_then(|value| {
+            let text = self.text(value, "isolation")?;
+            text.parse()
+                .map_err(|error: ParseIsolationError| {
+                    self.wrong("isolation", error.to_string());
+                })
+                .ok()
+        });
         let mut capabilities = Vec::new();
         for (at, item) in self.items(top.get("capabilities"), "capabilities") {
             let Some(capability) = self.text(item, &at) else { continue };
@@ -176,7 +186,8 @@ impl Reader<'_> {
             bindings.push(binding);
         }
         let actors = actors.iter().map(|actor| folder.join(actor)).collect();
-        Manifest { labels: labels.unwrap_or_default(), actors, capabilities, bindings }
+        let labels = labels.unwrap_or_default();
+        Manifest { labels, actors, isolation, capabilities, bindings }
     }
 
     fn binding(&mut self, value: &Value, at: &str) -> Option<Binding> {

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use claims::Timestamp;
 use host::{
-    Actor, Host, LoadOptions, limits,
+    Actor, Host, Isolation, LoadOptions, ParseIsolationError, limits,
     manifest::{Manifest, ManifestError},
     provider::{ActorService as _, Link, ProviderError},
 };
@@ -57,6 +57,10 @@ pub struct Args {
     /// core]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     instances: Option<u16>,
+    /// Whether instances are kept (pooled), or each request has a fresh one (request), so that
+    /// nothing of it is left for the next [default: the manifest's, else pooled]
+    #[arg(long, value_name = "HOW", value_parser = parse_isolation)]
+    isolation: Option<Isolation>,
     /// Requests that may wait for an instance before others are refused with 503
     #[arg(long, value_name = "COUNT", default_value_t = limits::QUEUE_DEPTH)]
     queue: usize,
@@ -120,10 +124,20 @@ async fn serve(args: &Args) -> Result<ExitCode> {
         policy.dangerously_allow_unsigned |= allow_unsigned;
         Ok(policy)
     };
-    let host = serve::host()?
+    let mut builder = serve::host()?
         .provider(http.clone())
-        .policy(Box::new(move || policy().map_err(|error: anyhow::Error| error.into())))
-        .build()?;
+        .policy(Box::new(move || policy().map_err(|error: anyhow::Error| error.into())));
+    if plan.isolation == Isolation::Request {
+        let instances = instances(args).saturating_mul(plan.modules.len());
+        builder = builder.pool(instances, memory_bytes(args));
+    }
+    let host = builder.build()?;
+    if plan.isolation == Isolation::Request && !host.is_pooled() {
+        warn!(
+            "This system cannot tell which pages were written (Linux before 6.7): each request's \
+             instance is mapped anew, which takes some milliseconds"
+        );
+    }
 
     let started = tokio::select! {
         started = start(args, &plan, &host, &http) => started,
@@ -158,6 +172,20 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+fn parse_isolation(text: &str) -> Result<Isolation, ParseIsolationError> {
+    text.parse()
+}
+
+/// Instances of each actor.
+fn instances(args: &Args) -> usize {
+    args.instances
+        .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+}
+
+fn memory_bytes(args: &Args) -> usize {
+    usize::try_from(args.memory).unwrap_or(usize::MAX)
+}
+
 async fn stopped_early(host: &Host) -> Result<ExitCode> {
     host.stop(Duration::ZERO).await;
     Ok(ExitCode::SUCCESS)
@@ -168,6 +196,7 @@ struct Plan {
     modules: Vec<PathBuf>,
     /// Links by actor (subject, name or path); `None` means the one module.
     links: Vec<(Option<String>, Link)>,
+    isolation: Isolation,
 }
 
 impl Plan {
@@ -177,6 +206,7 @@ impl Plan {
             return Ok(Plan {
                 modules: args.module.clone().into_iter().collect(),
                 links: vec![(None, link(CAPABILITY_HTTP_SERVER, values))],
+                isolation: args.isolation.unwrap_or_default(),
             });
         };
         let known = [CAPABILITY_HTTP_SERVER, CAPABILITY_LOGGING];
@@ -194,7 +224,8 @@ impl Plan {
         })?;
         info!(manifest = %path.display(), labels = ?manifest.labels, "Manifest read");
         let links = manifest.bindings.into_iter().map(|b| (Some(b.actor), b.link)).collect();
-        Ok(Plan { modules: manifest.actors, links })
+        let isolation = args.isolation.or(manifest.isolation).unwrap_or_default();
+        Ok(Plan { modules: manifest.actors, links, isolation })
     }
 }
 
@@ -203,17 +234,16 @@ fn link(capability: &str, values: BTreeMap<String, String>) -> Link {
 }
 
 async fn start(args: &Args, plan: &Plan, host: &Host, http: &HttpProvider) -> Result<()> {
-    let instances = args
-        .instances
-        .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let instances = instances(args);
     let options = LoadOptions {
         instances,
+        isolation: plan.isolation,
         queue_depth: args.queue,
         call_time: args.request_timeout,
         request_bytes: usize::try_from(args.max_body)
             .unwrap_or(usize::MAX)
             .saturating_add(limits::FRAMING_BYTES),
-        memory_bytes: usize::try_from(args.memory).unwrap_or(usize::MAX),
+        memory_bytes: memory_bytes(args),
         warm_up: Some(serve::warm_up()?),
         ..LoadOptions::default()
     };
