@@ -1,166 +1,208 @@
 //! Prints how fast each class of layer runs under wasmtime, beside the core's own 128-bit FMA
-//! loop: `cargo bench -p operators --bench kernels [-- relaxed|simd128|scalar [name part]]`.
+//! loop, and tells when one became slower than the committed figures.
 //!
-//! Times are minima of many runs; on a shared machine only the ratios mean anything. Every output
-//! is compared with the reference once.
+//! ```text
+//! cargo bench -p operators --bench kernels -- [relaxed|simd128|scalar] [name part] [flags]
+//!   --compare    name the cases whose ratio fell by more than 15 % against benches/ratios.json
+//!   --write      write benches/ratios.json anew
+//!   --unchecked  leave out the comparison of outputs with the reference
+//! ```
+//!
+//! Times are minima of many runs, and a ratio is the best of some rounds, each beside a run of the
+//! native loop; on a shared machine only the ratios mean anything. `cold` cases go through so many
+//! copies of their weights that each is read from memory, as inside a whole model. `--compare`
+//! ends with code 1 when a case became slower; it repeats such a case first.
 #![expect(clippy::print_stdout, reason = "a report is this program's purpose")]
 #![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "FMA instructions"))]
 
+#[path = "support/classes.rs"]
+mod classes;
 #[path = "../tests/support/guest.rs"]
 mod guest;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::env;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use std::{env, fs, iter};
 
-use guest::{Guest, Place, Variant};
-use support::{Case, Window};
+use classes::{Class, Weights};
+use guest::{Guest, Place, Placed, Running, Variant};
+use support::Case;
 
-/// Layer classes with layers of the three models.
-fn classes() -> Vec<(&'static str, Vec<Case>)> {
-    let valid = |side, kernel, stride| Window::padded(side, kernel, stride, 1, 0, 0);
-    let stem = Case::Conv {
-        batch: 1,
-        inputs: 3,
-        outputs: 96,
-        groups: 1,
-        rows: valid(224, 7, 2),
-        columns: valid(224, 7, 2),
-        residual: false,
-        end: support::NO_CLAMP,
+/// Weights of a cold case take so many bytes together: more than any second-level cache, and most
+/// of what is left of a third-level one that others use too.
+const COLD_BYTES: usize = 96 << 20;
+
+/// How much slower than committed a case may be.
+const SLACK: f64 = 0.15;
+
+/// Rounds of a case, and how often a case that seems slower is measured again.
+const ROUNDS: usize = 3;
+const REPEATS: usize = 3;
+
+/// Time for the runs of one round.
+const ROUND: Duration = Duration::from_millis(50);
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let flag = |name: &str| words.iter().any(|word| word == name);
+    let mut plain = words.iter().filter(|word| !word.starts_with("--")).peekable();
+    let variant = match plain.peek().map(|word| word.as_str()) {
+        Some("simd128") => Variant::Simd128,
+        Some("scalar") => Variant::Scalar,
+        _ => Variant::Relaxed,
     };
-    vec![
-        (
-            "1x1",
-            vec![
-                Case::conv(16, 96, 112, 1, 1),
-                Case::conv(32, 16, 112, 1, 1),
-                Case::conv(24, 144, 56, 1, 1),
-                Case::conv(144, 24, 56, 1, 1),
-                Case::conv(64, 256, 56, 1, 1),
-                Case::conv(256, 64, 56, 1, 1),
-                Case::conv(128, 512, 28, 1, 1),
-                Case::conv(192, 32, 28, 1, 1),
-                Case::conv(384, 64, 14, 1, 1),
-                Case::conv(1024, 256, 14, 1, 1),
-                Case::conv(160, 960, 7, 1, 1),
-                Case::conv(512, 2048, 7, 1, 1),
-                Case::conv(512, 1000, 13, 1, 1),
-            ],
-        ),
-        (
-            "1x1 stride 2",
-            vec![
-                Case::conv(256, 512, 56, 1, 2),
-                Case::conv(512, 1024, 28, 1, 2),
-                Case::conv(1024, 2048, 14, 1, 2),
-            ],
-        ),
-        (
-            "3x3",
-            vec![
-                Case::conv(64, 64, 56, 3, 1),
-                Case::conv(128, 128, 28, 3, 1),
-                Case::conv(256, 256, 14, 3, 1),
-                Case::conv(512, 512, 7, 3, 1),
-                Case::conv(16, 64, 54, 3, 1),
-                Case::conv(32, 128, 27, 3, 1),
-                Case::conv(64, 256, 13, 3, 1),
-            ],
-        ),
-        (
-            "winograd",
-            vec![
-                Case::winograd(64, 64, 56),
-                Case::winograd(128, 128, 28),
-                Case::winograd(256, 256, 14),
-                Case::winograd(16, 64, 54),
-                Case::winograd(32, 128, 27),
-                Case::winograd(64, 256, 13),
-            ],
-        ),
-        (
-            "3x3 stride 2",
-            vec![
-                Case::conv(3, 32, 224, 3, 2),
-                Case::conv(128, 128, 56, 3, 2),
-                Case::conv(256, 256, 28, 3, 2),
-                Case::conv(512, 512, 14, 3, 2),
-            ],
-        ),
-        ("stem 7x7", vec![Case::conv(3, 64, 224, 7, 2), stem]),
-        (
-            "depthwise",
-            vec![
-                Case::depthwise(32, 112, 3, 1),
-                Case::depthwise(144, 56, 3, 1),
-                Case::depthwise(192, 28, 3, 1),
-                Case::depthwise(384, 14, 3, 1),
-                Case::depthwise(960, 7, 3, 1),
-            ],
-        ),
-        (
-            "depthwise stride 2",
-            vec![
-                Case::depthwise(96, 112, 3, 2),
-                Case::depthwise(144, 56, 3, 2),
-                Case::depthwise(192, 28, 3, 2),
-                Case::depthwise(576, 14, 3, 2),
-            ],
-        ),
-        (
-            "depthwise 5x5",
-            vec![
-                Case::depthwise(72, 56, 5, 2),
-                Case::depthwise(120, 28, 5, 1),
-                Case::depthwise(672, 14, 5, 2),
-                Case::depthwise(960, 7, 5, 1),
-            ],
-        ),
-        (
-            "dense",
-            vec![Case::dense(1, 1280, 1000), Case::dense(1, 2048, 1000), Case::dense(8, 512, 1000)],
-        ),
-        (
-            "max pool",
-            vec![
-                Case::max_pool(96, 109, 3, 2, 0),
-                Case::max_pool(256, 54, 3, 2, 0),
-                Case::max_pool(64, 112, 3, 2, 1),
-            ],
-        ),
-        (
-            "mean pool",
-            vec![
-                Case::MeanPool { batch: 1, channels: 1280, plane: 49 },
-                Case::MeanPool { batch: 1, channels: 1000, plane: 169 },
-            ],
-        ),
-    ]
+    plain.next_if(|word| ["relaxed", "simd128", "scalar"].contains(&word.as_str()));
+    let part = plain.next().map_or("", String::as_str);
+    let Some(file) = guest::build(variant) else {
+        println!("skipped: no toolchain here builds for wasm32-unknown-unknown");
+        return ExitCode::SUCCESS;
+    };
+    let mut bench = Bench { guest: Guest::load(&file), checked: !flag("--unchecked") };
+    let mut measured = BTreeMap::new();
+    for class in classes::all().into_iter().filter(|class| class.name.contains(part)) {
+        bench.class(&class, &mut measured);
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/ratios.json");
+    if flag("--write") {
+        fs::write(&path, to_json(&measured)).expect("benches/ratios.json can be written");
+    }
+    if flag("--compare") {
+        let text = fs::read_to_string(&path).expect("benches/ratios.json is committed");
+        let slower = bench.slower(&from_json(&text), &measured);
+        if !slower.is_empty() {
+            println!("slower than benches/ratios.json by more than {:.0} %:", SLACK * 100.0);
+            slower.iter().for_each(|line| println!("  {line}"));
+            return ExitCode::FAILURE;
+        }
+        println!("no kernel is slower than benches/ratios.json says");
+    }
+    ExitCode::SUCCESS
 }
 
-/// Shortest of many runs, for at most a third of a second.
-fn shortest(mut run: impl FnMut()) -> Duration {
+/// What the cases run in.
+struct Bench {
+    guest: Guest,
+    checked: bool,
+}
+
+/// The best of some rounds.
+#[derive(Clone, Copy)]
+struct Figure {
+    seconds: f64,
+    /// Share of the native loop's multiply-adds a second.
+    ratio: f64,
+}
+
+impl Bench {
+    /// Measures and prints a class.
+    fn class(&mut self, class: &Class, measured: &mut BTreeMap<String, f64>) {
+        let (mut work, mut seconds, mut native) = (0.0, 0.0, 0.0);
+        for case in &class.cases {
+            let figure = self.measure(case, class.weights);
+            let name = name(class, case);
+            let rate = case.work() / figure.seconds / 1e9;
+            let milliseconds = figure.seconds * 1e3;
+            println!("{name:64} {milliseconds:8.3} ms {rate:6.1} G/s {:5.2}", figure.ratio);
+            measured.insert(name, figure.ratio);
+            work += case.work();
+            seconds += figure.seconds;
+            native += case.work() / figure.ratio;
+        }
+        let rate = work / seconds / 1e9;
+        let title = format!("{} all", class.name);
+        println!("{title:64} {:8.3} ms {rate:6.1} G/s {:5.2}\n", seconds * 1e3, work / native);
+    }
+
+    fn measure(&mut self, case: &Case, weights: Weights) -> Figure {
+        let call = case.prepare(1);
+        let mut running = self.guest.start();
+        let first = running.prepare(&call, Place::Aligned, 4);
+        assert_eq!(running.call(&first), Ok(0), "{case:?}");
+        if self.checked {
+            call.check(&running.output(&first)).expect("the reference's result");
+        }
+        let copies = match weights {
+            Weights::Warm => 1,
+            Weights::Cold => COLD_BYTES.div_ceil(call.weights.len() * 4),
+        };
+        let mut calls = vec![first];
+        for _ in 1..copies {
+            let other = running.with_other_weights(&calls[0], &call);
+            calls.push(other);
+        }
+        let rounds = iter::repeat_with(|| {
+            let peak = native_peak();
+            let seconds = shortest(&mut running, &calls, weights);
+            Figure { seconds, ratio: case.work() / seconds / 1e9 / peak }
+        });
+        let best = |a: Figure, b: Figure| if a.ratio < b.ratio { b } else { a };
+        rounds.take(ROUNDS).reduce(best).expect("there are some rounds")
+    }
+
+    /// Lines about the cases that are slower than they were, measured again before they are named.
+    fn slower(
+        &mut self,
+        committed: &BTreeMap<String, f64>,
+        measured: &BTreeMap<String, f64>,
+    ) -> Vec<String> {
+        let mut lines = Vec::new();
+        for class in classes::all() {
+            for case in &class.cases {
+                let name = name(&class, case);
+                let (Some(was), Some(now)) = (committed.get(&name), measured.get(&name)) else {
+                    continue;
+                };
+                let (mut now, mut repeats) = (*now, 0);
+                while now < was * (1.0 - SLACK) && repeats < REPEATS {
+                    now = now.max(self.measure(case, class.weights).ratio);
+                    repeats += 1;
+                }
+                if now < was * (1.0 - SLACK) {
+                    lines.push(format!("{name}: {now:.3} instead of {was:.3}"));
+                }
+            }
+        }
+        lines
+    }
+}
+
+/// What a case is called in the report and in the committed file.
+fn name(class: &Class, case: &Case) -> String {
+    format!("{} {}", class.name, classes::describe(case))
+}
+
+/// Seconds of the shortest of many calls; of cold ones the mean of a whole round, since each reads
+/// other weights.
+fn shortest(running: &mut Running, calls: &[Placed], weights: Weights) -> f64 {
     let begin = Instant::now();
-    let mut best = Duration::MAX;
+    let mut best = f64::MAX;
     let mut runs = 0;
-    while runs < 5 || (runs < 300 && begin.elapsed() < Duration::from_millis(300)) {
+    while runs < 2 || (runs < 300 && begin.elapsed() < ROUND) {
         let start = Instant::now();
-        run();
-        best = best.min(start.elapsed());
-        runs += 1;
+        for call in calls {
+            assert_eq!(running.call(call), Ok(0));
+        }
+        best = best.min(start.elapsed().as_secs_f64() / calls.len() as f64);
+        runs += match weights {
+            Weights::Warm => 1,
+            // Going through all the copies once is many runs.
+            Weights::Cold => 100,
+        };
     }
     best
 }
 
 /// Multiply-adds a second, in thousand millions, that the core does in 128-bit FMA.
 #[cfg(target_arch = "x86_64")]
-fn native_peak() -> Option<f64> {
+fn native_peak() -> f64 {
     use std::arch::x86_64::{_mm_fmadd_ps, _mm_set1_ps};
     use std::hint::black_box;
 
-    const TURNS: u32 = 1 << 20;
+    const TURNS: u32 = 1 << 17;
 
     #[target_feature(enable = "fma")]
     fn turns() {
@@ -175,56 +217,34 @@ fn native_peak() -> Option<f64> {
     }
 
     if !std::is_x86_feature_detected!("fma") {
-        return None;
+        return f64::INFINITY;
     }
-    // SAFETY: the CPU has FMA, as tested above.
-    let time = shortest(|| unsafe { turns() });
-    Some(f64::from(TURNS) * 12.0 * 4.0 / time.as_secs_f64() / 1e9)
+    let runs = (0..60).map(|_| {
+        let start = Instant::now();
+        // SAFETY: the CPU has FMA, as tested above.
+        unsafe { turns() };
+        start.elapsed().as_secs_f64()
+    });
+    f64::from(TURNS) * 12.0 * 4.0 / runs.fold(f64::MAX, f64::min) / 1e9
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn native_peak() -> Option<f64> {
-    None
+fn native_peak() -> f64 {
+    f64::INFINITY
 }
 
-fn main() {
-    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let variant = match words.first().map(String::as_str) {
-        Some("simd128") => Variant::Simd128,
-        Some("scalar") => Variant::Scalar,
-        _ => Variant::Relaxed,
+/// One line for each case, so that a change shows as a change of lines.
+fn to_json(ratios: &BTreeMap<String, f64>) -> String {
+    let lines: Vec<String> =
+        ratios.iter().map(|(name, ratio)| format!("  \"{name}\": {ratio:.4}")).collect();
+    format!("{{\n{}\n}}\n", lines.join(",\n"))
+}
+
+/// Reads what [`to_json`] writes.
+fn from_json(text: &str) -> BTreeMap<String, f64> {
+    let pair = |line: &str| {
+        let (name, ratio) = line.trim().trim_end_matches(',').rsplit_once(": ")?;
+        Some((name.trim_matches('"').to_owned(), ratio.parse().ok()?))
     };
-    let part = words.get(1).map_or("", String::as_str);
-    let Some(file) = guest::build(variant) else {
-        println!("skipped: no toolchain here builds for wasm32-unknown-unknown");
-        return;
-    };
-    let guest = Guest::load(&file);
-    for (name, cases) in classes().into_iter().filter(|(name, _)| name.contains(part)) {
-        let peak = native_peak();
-        if let Some(peak) = peak {
-            println!("native 128-bit FMA: {peak:.1} GMAC/s");
-        }
-        let (mut work, mut seconds) = (0.0, 0.0);
-        for case in cases {
-            let call = case.prepare(1);
-            let mut running = guest.start();
-            let placed = running.prepare(&call, Place::Aligned, 4);
-            assert_eq!(running.call(&placed), Ok(0), "{case:?}");
-            call.check(&running.output(&placed)).expect("the reference's result");
-            let time = shortest(|| assert_eq!(running.call(&placed), Ok(0)));
-            let time = time.as_secs_f64();
-            println!(
-                "{name:20} {:32} {:8.3} ms {:6.1} G/s",
-                format!("{:?}", call.extents),
-                time * 1e3,
-                case.work() / time / 1e9
-            );
-            work += case.work();
-            seconds += time;
-        }
-        let rate = work / seconds / 1e9;
-        let ratio = peak.map_or(0.0, |peak| rate / peak);
-        println!("{name:20} all {:.3} ms {rate:6.1} G/s, {ratio:.2} of native\n", seconds * 1e3);
-    }
+    text.lines().filter_map(pair).collect()
 }

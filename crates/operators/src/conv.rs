@@ -168,7 +168,7 @@ unsafe fn one_group(
         channels: conv.group_outputs,
         rows: 1,
         columns: 0,
-        activation: conv.activation,
+        clamp: conv.activation.clamp(),
     };
     match plan {
         Plan::InPlace { chunk } => {
@@ -180,13 +180,14 @@ unsafe fn one_group(
                 // SAFETY: input and output planes are equal here and hold `from..end`, at least
                 // four pixels (`Plan::new` compared, and chunks are whole lines).
                 unsafe {
-                    tile::pointwise(&Sweep {
+                    let sweep = Sweep {
                         input: buffers.x.add(from),
                         output: buffers.y.add(from),
                         residual: at(buffers.residual, from),
                         columns: end - from,
                         ..sweep
-                    });
+                    };
+                    tile::activated(&sweep, &conv.activation, tile::pointwise);
                 }
                 first = end;
             }
@@ -198,14 +199,15 @@ unsafe fn one_group(
                 // each channel; the chunk's outputs lie at `first * width` in each plane.
                 unsafe {
                     gather_pixels(conv, buffers.x, scratch, *plane, first, rows);
-                    tile::pointwise(&Sweep {
+                    let sweep = Sweep {
                         input: scratch.as_ptr(),
                         input_plane: *plane,
                         output: buffers.y.add(first * width),
                         residual: at(buffers.residual, first * width),
                         columns: rows * width,
                         ..sweep
-                    });
+                    };
+                    tile::activated(&sweep, &conv.activation, tile::pointwise);
                 }
             }
         }
@@ -228,15 +230,16 @@ unsafe fn one_group(
                         columns: width,
                         ..sweep
                     };
-                    match plan {
-                        Plan::RowsOfThree(_) => tile::rows_of_three(&sweep),
+                    let function = match plan {
+                        Plan::RowsOfThree(_) => tile::rows_of_three,
                         Plan::SplitRows(_) => match conv.columns.kernel {
-                            3 => tile::split_rows::<3>(&sweep),
-                            5 => tile::split_rows::<5>(&sweep),
-                            _ => tile::split_rows::<7>(&sweep),
+                            3 => tile::split_rows::<3>,
+                            5 => tile::split_rows::<5>,
+                            _ => tile::split_rows::<7>,
                         },
-                        _ => tile::table(&sweep),
-                    }
+                        _ => tile::table,
+                    };
+                    tile::activated(&sweep, &conv.activation, function);
                 }
             }
         }

@@ -68,8 +68,8 @@ pub(crate) struct Sweep {
     pub(crate) rows: usize,
     /// Output pixels in each row. With fewer than four the input is read as if there were four.
     pub(crate) columns: usize,
-    /// What follows the sum.
-    pub(crate) activation: Activation,
+    /// Bounds of the output.
+    pub(crate) clamp: Clamp,
 }
 
 /// How the reduction walks over the input.
@@ -85,6 +85,47 @@ trait Walk {
         weights: *const f32,
         bias: *const f32,
     ) -> Tile;
+}
+
+/// Runs one of the functions below, then the curve if the activation is one: block by block, so
+/// that its pass finds the outputs in a cache.
+///
+/// # Safety
+/// As the function says; `sweep.clamp` is the activation's.
+pub(crate) unsafe fn activated(
+    sweep: &Sweep,
+    activation: &Activation,
+    function: unsafe fn(&Sweep),
+) {
+    // SAFETY: the caller's promise, and for each block its part of weights, bias, output and
+    // residual.
+    unsafe {
+        if !activation.is_curve() {
+            return function(sweep);
+        }
+        for block in 0..sweep.channels.div_ceil(CHANNELS) {
+            let first = block * CHANNELS;
+            let channels = (sweep.channels - first).min(CHANNELS);
+            let output = sweep.output.add(first * sweep.output_plane);
+            function(&Sweep {
+                weights: sweep.weights.add(first * sweep.steps),
+                bias: sweep.bias.add(first),
+                output,
+                residual: match sweep.residual.is_null() {
+                    true => sweep.residual,
+                    false => sweep.residual.add(first * sweep.output_plane),
+                },
+                channels,
+                ..*sweep
+            });
+            for channel in 0..channels {
+                for row in 0..sweep.rows {
+                    let at = channel * sweep.output_plane + row * sweep.output_row;
+                    activation::finish(activation, output.add(at), sweep.columns);
+                }
+            }
+        }
+    }
 }
 
 /// Sweeps a 1x1 convolution: one step a channel, `input_plane` apart.
@@ -158,7 +199,6 @@ pub(crate) unsafe fn table(sweep: &Sweep) {
 #[inline(always)]
 unsafe fn run<W: Walk>(sweep: &Sweep) {
     let s = sweep;
-    let clamp = s.activation.clamp();
     // SAFETY: blocks, rows and columns stay below the extents that the caller gave; a row's
     // last tile begins at `columns - 4`, or at 0 when there are fewer pixels, of which
     // `store_part` then writes no more than there are.
@@ -176,35 +216,16 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
                     let at = column.min(s.columns.saturating_sub(PIXELS));
                     let tile = W::reduce(s, input.add(at), weights, bias);
                     if whole {
-                        store_whole(s, clamp, &tile, output + at);
+                        store_whole(s, &tile, output + at);
                     } else {
                         // Taking the tile's address keeps it in memory between loop and
                         // epilogue, which is worth it: the epilogue's registers then leave the
                         // loop's alone (17.4 GMAC/s against 16.2 without).
-                        store_part(s, clamp, &tile, output + at, channels);
+                        store_part(s, &tile, output + at, channels);
                     }
                     column += PIXELS;
                 }
             }
-            if s.activation.is_curve() {
-                bend(s, block * CHANNELS, channels);
-            }
-        }
-    }
-}
-
-/// Passes the outputs of some channels through the sweep's curve.
-///
-/// # Safety
-/// They exist.
-#[cold]
-#[inline(never)]
-unsafe fn bend(s: &Sweep, first: usize, channels: usize) {
-    for channel in first..first + channels {
-        for row in 0..s.rows {
-            let at = channel * s.output_plane + row * s.output_row;
-            // SAFETY: the caller's promise.
-            unsafe { activation::finish(&s.activation, s.output.add(at), s.columns) }
         }
     }
 }
@@ -220,8 +241,8 @@ fn pixels_of(tile: &Tile, half: usize) -> [F32x4; 4] {
 /// # Safety
 /// Output, and residual if there is one, hold the tile.
 #[inline(always)]
-unsafe fn store_whole(s: &Sweep, clamp: Clamp, tile: &Tile, at: usize) {
-    let (low, high) = (F32x4::splat(clamp.low), F32x4::splat(clamp.high));
+unsafe fn store_whole(s: &Sweep, tile: &Tile, at: usize) {
+    let (low, high) = (F32x4::splat(s.clamp.low), F32x4::splat(s.clamp.high));
     for half in 0..2 {
         for (i, mut value) in pixels_of(tile, half).into_iter().enumerate() {
             let at = at + (4 * half + i) * s.output_plane;
@@ -242,7 +263,7 @@ unsafe fn store_whole(s: &Sweep, clamp: Clamp, tile: &Tile, at: usize) {
 /// Output, and residual if there is one, hold them.
 #[cold]
 #[inline(never)]
-unsafe fn store_part(s: &Sweep, clamp: Clamp, tile: &Tile, at: usize, channels: usize) {
+unsafe fn store_part(s: &Sweep, tile: &Tile, at: usize, channels: usize) {
     let rows = [pixels_of(tile, 0), pixels_of(tile, 1)];
     for (channel, row) in rows.into_iter().flatten().enumerate().take(channels) {
         let mut pixels = [0.0; PIXELS];
@@ -252,7 +273,7 @@ unsafe fn store_part(s: &Sweep, clamp: Clamp, tile: &Tile, at: usize, channels: 
             for (pixel, value) in pixels.iter().enumerate().take(s.columns) {
                 let at = at + channel * s.output_plane + pixel;
                 let residual = if s.residual.is_null() { 0.0 } else { *s.residual.add(at) };
-                *s.output.add(at) = clamp.apply(value + residual);
+                *s.output.add(at) = s.clamp.apply(value + residual);
             }
         }
     }

@@ -304,7 +304,7 @@ impl Block<'_> {
                     channels: self.channels,
                     rows: 1,
                     columns: self.rows * plan.across,
-                    activation: Activation::Clamp(Clamp::NONE),
+                    clamp: Clamp::NONE,
                 });
             }
         }

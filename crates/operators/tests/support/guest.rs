@@ -97,6 +97,7 @@ pub struct Running {
 }
 
 /// A call whose buffers lie in a guest's memory.
+#[derive(Clone)]
 pub struct Placed {
     function: Func,
     arguments: Vec<Val>,
@@ -153,6 +154,13 @@ impl Running {
         arguments.extend(call.last.map(|number| Val::F32(number.to_bits())));
         let function = self.instance.get_func(&mut self.store, call.symbol).expect("an export");
         Placed { function, arguments, output: y as usize, length: call.want.len() }
+    }
+
+    /// The same call with a copy of its weights.
+    pub fn with_other_weights(&mut self, placed: &Placed, call: &Call) -> Placed {
+        let mut placed = placed.clone();
+        placed.arguments[1] = Val::I32(self.place(&call.weights, Place::Aligned));
+        placed
     }
 
     /// Calls the kernel; the answer is its code, or the trap.
