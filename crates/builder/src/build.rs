@@ -10,13 +10,11 @@ use guest_toolchain::GuestToolchain;
 use model_spec::{Draft, Mistake, ModelSpec, SimdLevel, parse_labels};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tensor::block::BlockBuilder;
-use tvm_graph_rt::load_param_dict;
-use wasm_encoder::{CustomSection, Encode as _, Section as _};
 
 use crate::{
-    BuildError, Event, GuestKind, Home, LAYERS_SECTION, Progress, compiler, guest, layers, link,
-    object, preinit,
+    BuildError, Event, GRAPH_SECTION, GuestKind, Home, LAYERS_SECTION, Progress, compiler, guest,
+    join::{self, Guest},
+    layers, preinit, tensors,
 };
 
 /// Name of the custom section that tells people what a module holds.
@@ -27,7 +25,7 @@ const CARD_SECTION: &str = "graphlet.model";
 pub struct BuildOptions {
     /// The `model.toml`.
     pub spec: PathBuf,
-    /// Actor or WASI command.
+    /// Actor, WASI command or WASM graph.
     pub kind: GuestKind,
     /// Overrides the spec's SIMD level.
     pub simd: Option<SimdLevel>,
@@ -202,7 +200,7 @@ pub fn build(
     Ok(Built { module, spec, card, report })
 }
 
-fn step<T>(
+pub(crate) fn step<T>(
     progress: &mut dyn Progress,
     name: &str,
     work: impl FnOnce(&mut dyn Progress) -> Result<T, BuildError>,
@@ -224,41 +222,14 @@ fn assemble(
     report: &Value,
     folder: &Path,
 ) -> Result<(Vec<u8>, Card), BuildError> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        fs::read(&path).map_err(|source| BuildError::Read { path, source })
-    };
-    let malformed = |what: &'static str| {
-        move |source: Box<dyn std::error::Error + Send + Sync>| BuildError::CompilerOutput {
-            what,
-            source,
-        }
-    };
-    let graph = String::from_utf8(read("graph.json")?)
-        .map_err(|error| malformed("graph.json")(error.into()))?;
-    let params = read("graph.params")?;
-    let tensors =
-        load_param_dict(&params).map_err(|error| malformed("graph.params")(error.into()))?;
-    let json = serde_json::to_string(spec).map_err(|error| malformed("spec")(error.into()))?;
-
-    let mut block = BlockBuilder::new(&graph, &json)
-        .labels(labels)
-        .map_err(|error| malformed("labels")(error.into()))?;
-    let mut param_bytes = 0;
-    for (name, tensor) in &tensors {
-        param_bytes += tensor.as_bytes().len();
-        block = block.tensor(name, tensor.view());
-    }
-    let block = block.build().map_err(|error| malformed("model block")(error.into()))?;
-
-    let model = folder.join("model.o");
-    fs::write(&model, object::model_object(&block)?)
-        .map_err(|source| BuildError::Write { path: model.clone(), source })?;
-    let linked = folder.join("linked.wasm");
-    let kernels = folder.join("libgraph_wasm32.a");
-    let inputs = link::Inputs { kind, guest: library, kernels: &kernels, model: &model };
-    link::link(toolchain, &inputs, &linked)?;
-    let mut module = read("linked.wasm")?;
+    let (name, version) = (&spec.model.name, &spec.model.version);
+    let description = (kind == GuestKind::Graph)
+        .then(|| tensors::description(name, version, report, Some((spec, labels))).to_string());
+    let json =
+        serde_json::to_string(spec).map_err(|error| join::malformed("spec", error.into()))?;
+    let text = description.as_deref().unwrap_or(&json);
+    let joined = join::join(&Guest { toolchain, kind, library, text, labels }, folder)?;
+    let mut module = joined.module;
     if kind == GuestKind::Actor {
         module = preinit::preinitialise(&module)?;
     }
@@ -268,8 +239,8 @@ fn assemble(
         spec: spec.clone(),
         labels: labels.len(),
         sizes: Sizes {
-            params: param_bytes,
-            block: block.len(),
+            params: joined.params,
+            block: joined.block,
             activations: report["activation_bytes"].as_u64().unwrap_or_default(),
         },
         versions: Versions {
@@ -277,21 +248,19 @@ fn assemble(
             tvm: version("apache-tvm"),
         },
     };
-    let content = serde_json::to_vec(&card).map_err(|error| malformed("card")(error.into()))?;
-    let layers = layers::section(folder, report)?;
-    for (name, content) in [(CARD_SECTION, content), (LAYERS_SECTION, layers)] {
-        let section = CustomSection { name: name.into(), data: content.into() };
-        module.push(section.id());
-        section.encode(&mut module);
+    let content =
+        serde_json::to_vec(&card).map_err(|error| join::malformed("card", error.into()))?;
+    join::add_section(&mut module, CARD_SECTION, content);
+    join::add_section(&mut module, LAYERS_SECTION, layers::section(folder, report)?);
+    if let Some(description) = description {
+        join::add_section(&mut module, GRAPH_SECTION, description.into_bytes());
     }
-    wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::default())
-        .validate_all(&module)
-        .map_err(BuildError::Invalid)?;
+    join::validate(&module)?;
     Ok((module, card))
 }
 
 /// Copies the compiler's artifacts to a folder of the user's, each file whole or not at all.
-fn keep(from: &Path, folder: &Path) -> Result<(), BuildError> {
+pub(crate) fn keep(from: &Path, folder: &Path) -> Result<(), BuildError> {
     fs::create_dir_all(folder)
         .map_err(|source| BuildError::Write { path: folder.to_path_buf(), source })?;
     for name in ["graph.json", "graph.params", "graph.o", "libgraph_wasm32.a", "report.json"] {

@@ -96,7 +96,39 @@ pub fn compile(
     progress: &mut dyn Progress,
 ) -> Result<Value, BuildError> {
     let mut command = python(home, "compile")?;
-    command.arg("--spec").arg(write_spec(spec, out)?).arg("--onnx").arg(absolute(onnx));
+    command.arg("--spec").arg(write_spec(spec, out)?);
+    run_compile(command, onnx, simd, out, progress)
+}
+
+/// Compiles a model whose inputs and outputs are tensors of any number and type, as
+/// [`compile`]; `spec` is the JSON that `graphlet_compiler/tensors.py` reads.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_tensors(
+    home: &Home,
+    spec: &[u8],
+    onnx: &Path,
+    simd: SimdLevel,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Value, BuildError> {
+    let path = out.join("tensors.json");
+    std::fs::write(&path, spec)
+        .map_err(|source| BuildError::Write { path: path.clone(), source })?;
+    let mut command = python(home, "compile")?;
+    command.arg("--tensors").arg(absolute(&path));
+    run_compile(command, onnx, simd, out, progress)
+}
+
+fn run_compile(
+    mut command: Command,
+    onnx: &Path,
+    simd: SimdLevel,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Value, BuildError> {
+    command.arg("--onnx").arg(absolute(onnx));
     command.args(["--simd", simd.as_str()]).arg("--out").arg(absolute(out));
     stream(command, progress)?;
     let path = out.join("report.json");

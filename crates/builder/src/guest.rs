@@ -20,13 +20,15 @@ pub enum GuestKind {
     Actor,
     /// A WASI command: `classify.wasm cat.png`.
     Wasi,
+    /// A WASM graph: tensors in, tensors out.
+    Graph,
 }
 
 impl GuestKind {
     /// The target triple.
     pub fn target(self) -> &'static str {
         match self {
-            GuestKind::Actor => "wasm32-unknown-unknown",
+            GuestKind::Actor | GuestKind::Graph => "wasm32-unknown-unknown",
             GuestKind::Wasi => "wasm32-wasip1",
         }
     }
@@ -45,6 +47,7 @@ impl GuestKind {
         match self {
             GuestKind::Actor => "actor",
             GuestKind::Wasi => "wasi",
+            GuestKind::Graph => "graph",
         }
     }
 
@@ -52,6 +55,24 @@ impl GuestKind {
         match self {
             GuestKind::Actor => "actor",
             GuestKind::Wasi => "wasi-program",
+            GuestKind::Graph => "graph-program",
+        }
+    }
+
+    /// Its sources, beside [`SOURCES`].
+    fn sources(self) -> &'static [&'static str] {
+        match self {
+            GuestKind::Actor => &[
+                "actor",
+                "crates/classifier",
+                "crates/image-input",
+                "crates/model-spec",
+                "crates/wire",
+            ],
+            GuestKind::Wasi => {
+                &["programs/wasi", "crates/classifier", "crates/image-input", "crates/model-spec"]
+            }
+            GuestKind::Graph => &["programs/graph"],
         }
     }
 
@@ -59,24 +80,14 @@ impl GuestKind {
         match self {
             GuestKind::Actor => "libactor.a",
             GuestKind::Wasi => "libwasi_program.a",
+            GuestKind::Graph => "libgraph_program.a",
         }
     }
 }
 
-// Everything a guest library is made of; a change in one of them makes a new library.
-const SOURCES: [&str; 11] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "actor",
-    "programs/wasi",
-    "crates/classifier",
-    "crates/image-input",
-    "crates/model-spec",
-    "crates/operators",
-    "crates/tensor",
-    "crates/tvm-graph-rt",
-    "crates/wire",
-];
+// What every guest library is made of; a change in one of them makes a new library.
+const SOURCES: [&str; 5] =
+    ["Cargo.toml", "Cargo.lock", "crates/operators", "crates/tensor", "crates/tvm-graph-rt"];
 
 /// The linkable guest, built if it is not kept already.
 ///
@@ -175,7 +186,7 @@ fn key(
     field(toolchain.version().as_bytes());
     field(kind.as_str().as_bytes());
     field(simd.as_str().as_bytes());
-    for source in SOURCES {
+    for source in SOURCES.iter().chain(kind.sources()) {
         let mut files = Vec::new();
         let path = root.join(source);
         walk(&path, &mut files).map_err(|source| BuildError::Read { path, source })?;

@@ -12,11 +12,13 @@ pub mod compiler;
 mod error;
 pub mod guest;
 mod home;
+mod join;
 mod layers;
 mod link;
 mod object;
 mod preinit;
 mod progress;
+mod tensors;
 
 pub use build::{BuildOptions, Built, Card, build, read_model};
 pub use error::BuildError;
@@ -25,3 +27,4 @@ pub use guest_toolchain::GuestToolchain;
 pub use home::Home;
 pub use layers::{LAYERS_SECTION, Layer};
 pub use progress::{Event, Progress, Silent};
+pub use tensors::{BuiltTensors, GRAPH_ABI, GRAPH_SECTION, TensorOptions, build_tensors};

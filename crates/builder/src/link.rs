@@ -13,6 +13,10 @@ use crate::{BuildError, GuestKind, guest::last_lines};
 // bottom of memory, so that an overflow traps instead of writing over data.
 pub(crate) const STACK_BYTES: u32 = 1024 * 1024;
 
+// What `docs/wasm-graph.md` lists; the memory is exported anyway.
+const GRAPH_EXPORTS: [&str; 5] =
+    ["run", "graphlet_alloc", "graphlet_free", "graphlet_describe", "graphlet_message"];
+
 /// What the linker joins.
 pub(crate) struct Inputs<'a> {
     pub kind: GuestKind,
@@ -34,6 +38,9 @@ pub(crate) fn link(
     match inputs.kind {
         GuestKind::Actor => {
             command.args(["--no-entry", "--export=__guest_call"]);
+        }
+        GuestKind::Graph => {
+            command.arg("--no-entry").args(GRAPH_EXPORTS.map(|name| format!("--export={name}")));
         }
         GuestKind::Wasi => {
             let libc = wasi_libc(toolchain)?;

@@ -186,7 +186,7 @@ fn check_output(executor: &GraphExecutor) -> Result<usize, LoadError> {
 }
 
 /// Drops the WordNet id of a line such as `n01440764 tench`.
-fn without_wordnet_id(label: &'static str) -> &'static str {
+pub fn without_wordnet_id(label: &str) -> &str {
     let Some((id, name)) = label.split_once(' ') else {
         return label;
     };

@@ -25,7 +25,7 @@ mod transform;
 #[cfg(target_arch = "wasm32")]
 use operators as _;
 
-pub use classifier::Classifier;
+pub use classifier::{Classifier, without_wordnet_id};
 pub use error::{ClassifyError, ErrorKind, LoadError};
 pub use image_input::Picture;
 pub use scores::{Classification, probabilities};

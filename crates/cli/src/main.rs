@@ -7,6 +7,7 @@ mod exit;
 mod files;
 mod keys;
 mod logs;
+mod npy;
 mod paths;
 mod profiler;
 mod progress;

@@ -35,7 +35,10 @@ pub fn host() -> Result<HostBuilder> {
 }
 
 /// Where compiled code is kept.
-fn code_cache() -> Result<PathBuf> {
+///
+/// # Errors
+/// When there is no cache folder.
+pub fn code_cache() -> Result<PathBuf> {
     Ok(paths::cache_dir()?.join("code"))
 }
 

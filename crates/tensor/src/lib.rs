@@ -8,6 +8,8 @@
 #[cfg(target_endian = "big")]
 compile_error!("tensors and model blocks are little-endian and used in place");
 
+#[cfg(feature = "ndarray")]
+mod arrays;
 pub mod block;
 mod descriptor;
 mod dlpack;

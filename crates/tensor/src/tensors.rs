@@ -47,6 +47,11 @@ elements! {
     u8 => UINT8, u16 => UINT16, u32 => UINT32, u64 => UINT64,
 }
 
+#[cfg(feature = "half")]
+elements! {
+    half::f16 => FLOAT16, half::bf16 => BFLOAT16,
+}
+
 /// A tensor that cannot be made or not be seen that way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

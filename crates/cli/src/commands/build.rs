@@ -1,6 +1,7 @@
 //! `graphlet build`: `model.toml` and its ONNX file to a signed module.
 
 use std::{
+    collections::BTreeMap,
     io::{Write as _, stdout},
     path::PathBuf,
     process::ExitCode,
@@ -8,25 +9,26 @@ use std::{
 };
 
 use anyhow::Result;
-use builder::{BuildOptions, GuestKind, Home};
+use builder::{BuildOptions, GuestKind, Home, TensorOptions};
 use claims::Digest;
 use clap::ValueEnum;
 use model_spec::SimdLevel;
 
 use super::sign::{SigningOptions, sign_module};
-use crate::{paths, progress::Display};
+use crate::{exit::Usage, paths, progress::Display};
 
 /// Compile a model and sign the module
 ///
 /// Reads MODEL.toml and the ONNX file that it names, compiles both with TVM, links them with the
-/// guest and signs the result. The first build of a kind and SIMD level compiles the guest too,
+/// guest and signs the result. `--as graph` takes an ONNX file alone too, with inputs and outputs of
+/// any number and type. The first build of a kind and SIMD level compiles the guest too,
 /// a minute or two; later ones only link.
 ///
 /// Prints the digest of the signed file. With SOURCE_DATE_EPOCH set, the same files, keys and
 /// options give the same bytes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's description (docs/model-toml.md)
+    /// The model's description (docs/model-toml.md); for a graph, an ONNX file too
     #[arg(value_name = "MODEL.toml")]
     spec: PathBuf,
     /// Where to write the signed module
@@ -35,6 +37,9 @@ pub struct Args {
     /// What the module is to its host
     #[arg(long = "as", value_enum, default_value_t = Kind::Actor)]
     kind: Kind,
+    /// Shape of an input that the ONNX file leaves open; may be repeated
+    #[arg(long = "shape", value_name = "INPUT=EXTENTS", value_parser = parse_shape)]
+    shapes: Vec<(String, Vec<u32>)>,
     /// Vector instructions the module may use, over the model.toml's
     #[arg(long, value_enum)]
     simd: Option<Simd>,
@@ -55,6 +60,8 @@ enum Kind {
     Actor,
     /// A WASI command: `wasmtime run --dir . classify.wasm cat.png`
     Wasi,
+    /// A WASM graph, tensors in and tensors out: `graphlet graph run`
+    Graph,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -67,6 +74,27 @@ enum Simd {
     Relaxed,
 }
 
+impl Simd {
+    fn level(self) -> SimdLevel {
+        match self {
+            Simd::None => SimdLevel::None,
+            Simd::Simd128 => SimdLevel::Simd128,
+            Simd::Relaxed => SimdLevel::Relaxed,
+        }
+    }
+}
+
+/// Reads `data=1,3,224,224`; `data=` is a scalar.
+fn parse_shape(text: &str) -> Result<(String, Vec<u32>), String> {
+    let (name, extents) = text.rsplit_once('=').ok_or("expected INPUT=EXTENTS")?;
+    if extents.is_empty() {
+        return Ok((name.to_owned(), Vec::new()));
+    }
+    let extents = extents.split(',').map(|extent| extent.trim().parse::<u32>());
+    let extents = extents.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), extents))
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
@@ -74,17 +102,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     super::folder_of(&args.output)?;
     args.signing.check()?;
     let home = Home::find(paths::cache_dir()?)?;
+    if args.spec.extension().is_some_and(|extension| extension == "onnx") {
+        return build_onnx(args, &home, begun);
+    }
+    if !args.shapes.is_empty() {
+        return Err(Usage::new("--shape is for ONNX files; a model.toml has input.shape").into());
+    }
     let options = BuildOptions {
         spec: args.spec.clone(),
         kind: match args.kind {
             Kind::Actor => GuestKind::Actor,
             Kind::Wasi => GuestKind::Wasi,
+            Kind::Graph => GuestKind::Graph,
         },
-        simd: args.simd.map(|simd| match simd {
-            Simd::None => SimdLevel::None,
-            Simd::Simd128 => SimdLevel::Simd128,
-            Simd::Relaxed => SimdLevel::Relaxed,
-        }),
+        simd: args.simd.map(Simd::level),
         artifacts: args.artifacts.clone(),
     };
     let mut display = Display::new(args.quiet);
@@ -105,7 +136,45 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         match args.kind {
             Kind::Actor => eprintln!("next: graphlet run {file}"),
             Kind::Wasi => eprintln!("next: wasmtime run --dir . {file} PICTURE"),
+            Kind::Graph => eprintln!("next: graphlet graph run -g {file} -i PICTURE"),
         }
+    }
+    writeln!(stdout(), "{}", Digest::of(&signed))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds a WASM graph of an ONNX file alone; it is called after the file.
+fn build_onnx(args: &Args, home: &Home, begun: Instant) -> Result<ExitCode> {
+    if args.kind != Kind::Graph {
+        return Err(Usage::new(format!("{} is no model.toml", args.spec.display()))
+            .hint("`graphlet init` writes one of it; `--as graph` takes an ONNX file")
+            .into());
+    }
+    let stem = args.spec.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut shapes = BTreeMap::new();
+    for (name, extents) in &args.shapes {
+        if shapes.insert(name.clone(), extents.clone()).is_some() {
+            return Err(Usage::new(format!("--shape {name} is given twice")).into());
+        }
+    }
+    let options = TensorOptions {
+        onnx: args.spec.clone(),
+        name: stem.clone(),
+        shapes,
+        simd: args.simd.map(Simd::level),
+        artifacts: args.artifacts.clone(),
+        ..TensorOptions::default()
+    };
+    let mut display = Display::new(args.quiet);
+    let built = builder::build_tensors(home, &options, &mut display)?;
+    display.finish();
+    let signed = sign_module(&built.module, &stem, None, &args.signing)?;
+    super::write_whole(&args.output, &signed)?;
+    if !args.quiet {
+        let (file, took) = (args.output.display(), begun.elapsed().as_secs_f64());
+        let (size, weights) = (signed.len() as f64 / 1e6, built.params as f64 / 1e6);
+        eprintln!("wrote {file}: {size:.1} MB ({weights:.1} MB of weights), {took:.1} s");
+        eprintln!("next: graphlet graph inspect {file}");
     }
     writeln!(stdout(), "{}", Digest::of(&signed))?;
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@ mod build;
 mod check;
 mod classify;
 mod compare;
+mod graph;
 mod init;
 mod inspect;
 pub mod keys;
@@ -41,6 +42,8 @@ pub enum Command {
     Classify(classify::Args),
     Profile(profile::Args),
     Check(check::Args),
+    #[command(subcommand)]
+    Graph(graph::Command),
     Init(init::Args),
     #[command(subcommand)]
     Keys(keys::Command),
@@ -70,6 +73,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Classify(args) => classify::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Graph(command) => graph::run(&command),
         Command::Init(args) => init::run(&args),
         Command::Keys(command) => keys::run(&command),
         Command::Sign(args) => sign::run(&args),
