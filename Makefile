@@ -45,8 +45,16 @@ e2e: setup-dev ## The whole on Kubernetes: kind where it is, else a control plan
 	@scripts/e2e
 
 .PHONY: bench
-bench: build setup-dev ## Milliseconds per picture and phase beside onnxruntime, on this machine
+bench: build setup-dev ## graphlet beside its peers on this machine; sets them up (docs/benchmarks.md)
 	@scripts/bench
+
+.PHONY: bench-quick
+bench-quick: build setup-dev ## The same in two minutes: onnxruntime, and what is set up already
+	@scripts/bench --quick
+
+.PHONY: bench-check
+bench-check: ## Kernels against their committed ratios: names what got slower
+	@scripts/bench --check
 
 .PHONY: clean
 clean: ## Remove what was built here (caches in ~/.cache/graphlet stay)

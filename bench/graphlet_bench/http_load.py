@@ -1,0 +1,136 @@
+"""What a served model does under load: requests a second, waiting times, memory of processes.
+
+The load generator, oha, runs on the same machine and takes a little of it; it speaks HTTP over
+loopback, keeps its connections open, and sends one picture again and again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphlet_bench import machine, process
+from graphlet_bench.models import Model, ModelError, Place, served
+
+
+def load(
+    oha: Path, url: str, picture: Path, connections: int, seconds: float, folder: Path
+) -> dict[str, float]:
+    """Sends a picture over so many connections for so long."""
+    report = folder / "oha.json"
+    report.unlink(missing_ok=True)
+    command = [str(oha), "--no-tui", "--output-format", "json", "--output", str(report)]
+    command += ["-z", f"{seconds:g}s", "-c", str(connections), "-m", "POST", "-D", str(picture)]
+    done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not report.exists():
+        raise ModelError(f"oha failed: {done.stderr.strip()[-300:]}")
+    return figures(json.loads(report.read_text()))
+
+
+def figures(report: dict[str, Any]) -> dict[str, float]:
+    """What of oha's report is kept; raises ModelError when an answer was not 200.
+
+    Requests that were under way when the time was up are no errors.
+    """
+    codes = report["statusCodeDistribution"]
+    errors = {
+        text: count for text, count in report["errorDistribution"].items() if "deadline" not in text
+    }
+    if set(codes) != {"200"} or errors:
+        raise ModelError(f"answers other than 200: {codes} {errors}")
+    waits = report["latencyPercentiles"]
+    return {
+        "requests_per_second": round(report["summary"]["requestsPerSec"], 2),
+        "p50_ms": round(waits["p50"] * 1e3, 3),
+        "p99_ms": round(waits["p99"] * 1e3, 3),
+        "answers": codes["200"],
+    }
+
+
+def throughput(
+    place: Place, model: Model, oha: Path, cores: int, seconds: float, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Requests a second with 1 to ``cores`` instances, and what the processes take."""
+    steps = []
+    for instances in range(1, cores + 1):
+        say(f"{model.title}: HTTP with {instances} of {cores} instances")
+        with served(place, model.module, instances, place.work / "serve.log") as (url, pid):
+            load(oha, url, model.picture, instances, 1, model.folder)
+            # As many connections as instances: nobody waits in the queue. Then twice as many, so
+            # that no instance waits for the next request.
+            even = load(oha, url, model.picture, instances, seconds, model.folder)
+            full = load(oha, url, model.picture, 2 * instances, seconds, model.folder)
+            rss, pss = process.memory_kb(process.session(pid))
+        steps.append(
+            {
+                "instances": instances,
+                "requests_per_second": full["requests_per_second"],
+                "p50_ms": even["p50_ms"],
+                "p99_ms": even["p99_ms"],
+                "rss_kb": rss,
+                "pss_kb": pss,
+            }
+        )
+    one, most = steps[0], steps[-1]
+    expected = most["instances"] * one["requests_per_second"]
+    return {
+        "model": model.name,
+        "picture": model.picture.name,
+        "seconds": seconds,
+        "steps": steps,
+        "scaling": round(most["requests_per_second"] / expected, 4) if cores > 1 else None,
+        "further_instance_kb": further(steps),
+        "further_process_kb": _further_process(place, model, oha, say),
+    }
+
+
+def further(steps: Sequence[Mapping[str, float]]) -> int | None:
+    """Proportional kilobytes of each instance beyond the first."""
+    if len(steps) < 2:
+        return None
+    more = steps[-1]["instances"] - steps[0]["instances"]
+    return round((steps[-1]["pss_kb"] - steps[0]["pss_kb"]) / more)
+
+
+def _further_process(
+    place: Place, model: Model, oha: Path, say: Callable[[str], None], count: int = 4
+) -> int:
+    """Proportional kilobytes by which the last of several processes of one model adds."""
+    say(f"{model.title}: memory of {count} processes that serve it")
+    totals = []
+    with contextlib.ExitStack() as stack:
+        pids = []
+        for index in range(count):
+            log = place.work / f"serve-{index}.log"
+            url, pid = stack.enter_context(served(place, model.module, 1, log))
+            pids.append(pid)
+            load(oha, url, model.picture, 1, 1, model.folder)
+            totals.append(process.memory_kb([p for pid in pids for p in process.session(pid)])[1])
+    return totals[-1] - totals[-2]
+
+
+def waits(
+    place: Place,
+    model: Model,
+    oha: Path,
+    picture: Path,
+    seconds: float,
+    *,
+    isolated: bool = False,
+) -> dict[str, float]:
+    """One instance, one connection: how long one request takes."""
+    log = place.work / "serve.log"
+    flags = ["--isolation", "request"] if isolated else []
+    with served(place, model.module, 1, log, flags) as (url, _):
+        load(oha, url, picture, 1, 1, model.folder)
+        return load(oha, url, picture, 1, seconds, model.folder)
+
+
+def offers_isolation(place: Place) -> bool:
+    """Whether this build can answer each request from a fresh instance."""
+    told = machine.output([str(place.graphlet), "run", "--help"]) or ""
+    return "--isolation" in told

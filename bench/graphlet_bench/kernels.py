@@ -1,0 +1,38 @@
+"""Kernels beside the core's own 128-bit FMA loop, as crates/operators measures them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+_CLASS = re.compile(r"^(?P<name>\S.*?)\s+all .* (?P<ratio>[0-9.]+) of native$")
+
+
+class KernelError(Exception):
+    """The bench of the kernels did not run."""
+
+
+def command(*arguments: str) -> list[str]:
+    """Cargo's command line for that bench."""
+    start = ["cargo", "bench", "--quiet", "--locked", "-p", "operators", "--bench", "kernels"]
+    return [*start, *(["--", *arguments] if arguments else [])]
+
+
+def measure(root: Path, before: list[str]) -> dict[str, float]:
+    """Each class of layers with its share of the native loop; ``before`` pins the bench."""
+    built = [*command(), "--no-run"]
+    for arguments in (built, [*before, *command()]):
+        done = subprocess.run(arguments, cwd=root, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise KernelError((done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300])
+    found = parse(done.stdout)
+    if not found:
+        raise KernelError("it printed no class of layers")
+    return found
+
+
+def parse(text: str) -> dict[str, float]:
+    """The closing line of each class."""
+    found = map(_CLASS.match, text.splitlines())
+    return {match["name"]: float(match["ratio"]) for match in found if match}

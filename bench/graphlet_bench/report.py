@@ -1,0 +1,143 @@
+"""Results as Markdown: what `make bench` prints and `docs/benchmarks/results.md` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+Results = dict[str, Any]
+_KINDS = {"ours": "graphlet", "native": "native", "wasm": "in wasm"}
+
+
+def markdown(results: Results) -> str:
+    """The whole report."""
+    lines = ["# Results", "", *_surroundings(results)]
+    for model in results["models"]:
+        lines += ["", f"## {model['title']}", *_model(model)]
+    if results.get("http"):
+        lines += ["", "## Over HTTP", *_http(results)]
+    lines += ["", "## Targets", *_targets(results["targets"])]
+    return "\n".join(lines) + "\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table; the first column is text, the others are figures."""
+    marks = ["---"] + ["---:"] * (len(head) - 1)
+    cells = [head, marks, *rows]
+    return ["| " + " | ".join(_cell(c) for c in row) + " |" for row in cells]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _surroundings(results: Results) -> Iterator[str]:
+    machine, settings = results["machine"], results["settings"]
+    commit = machine["commit"] or "unknown"
+    if machine["changed_files"]:
+        commit += f" and {machine['changed_files']} changed files"
+    processes = settings["rounds"]
+    load = f"load {machine['load_before']} before, {results['load_after']} after"
+    yield (
+        f"{results['date']}, commit {commit}. {machine['processor']}, {machine['cores']} cores "
+        f"({', '.join(machine['flags'])}), {machine['memory_gb']} GB; {machine['system']}; {load}. "
+        f"Processes are {settings['placement']}; {processes} processes of each, in turns, "
+        f"{settings['runs']} pictures in each; {machine['chromium'] or 'no Chromium'}; "
+        f"node {machine['node'] or 'absent'}."
+    )
+    yield ""
+    yield (
+        "A time is the median over processes of each process's median, with the least and "
+        "greatest process behind it. *Times ours* is taken in each round and the median quoted: "
+        "above 1, graphlet is faster."
+    )
+
+
+def _model(model: Results) -> Iterator[str]:
+    if model.get("reason"):
+        yield ""
+        yield f"Not measured: {model['reason']}."
+        return
+    head = ["runtime", "ms", "least-greatest", "times ours", "start to label, ms"]
+    head += ["PSS, MB", "RSS, MB", "model + runtime, MB", "output"]
+    rows = [_row(row) for row in model["rows"]]
+    ours = model["rows"][0]
+    yield ""
+    if "phases_ms" in ours:
+        phases = ours["phases_ms"]
+        named = [("decode", "decode"), ("preprocess", "resize and normalise"), ("infer", "graph")]
+        told = ", ".join(f"{text} {phases[key]:.2f}" for key, text in named if key in phases)
+        yield f"One call of ours on {model['picture']}, ms: {told}, all {phases['total']:.2f}."
+        yield ""
+    yield from table(head, rows)
+
+
+def _row(row: Results) -> list[str]:
+    name = f"{row['label']} {row['version']}"
+    if row["kind"] != "ours":
+        name += f", {_KINDS[row['kind']]}" if row["kind"] == "native" else ""
+    else:
+        name = f"**{name}**"
+    if row["reason"]:
+        return [name, f"not measured: {row['reason']}", *[""] * 7]
+    median, ratio, output = row["median_ms"], row["times_ours"], row.get("output")
+    memory, size = row.get("memory_kb"), row.get("bytes", {})
+    sizes = [size.get(part) for part in ("model", "runtime")]
+    verdict = "not compared"
+    if output is not None:
+        verdict = "same" if output["right"] else "**WRONG**"
+        verdict += f" ({output['max_difference']:.1g})"
+    return [
+        name,
+        f"{median['median']:.2f}",
+        f"{median['low']:.2f}-{median['high']:.2f}",
+        f"{ratio['median']:.2f}" if ratio else "",
+        f"{row['cold_ms']['median']:.0f}" if "cold_ms" in row else "",
+        f"{memory['pss'] / 1e3:.0f}" if memory else "",
+        f"{memory['rss'] / 1e3:.0f}" if memory else "",
+        " + ".join(f"{part / 1e6:.1f}" for part in sizes if part),
+        verdict,
+    ]
+
+
+def _http(results: Results) -> Iterator[str]:
+    http = results["http"]
+    yield ""
+    if http.get("reason"):
+        yield f"Not measured: {http['reason']}."
+        return
+    yield (
+        f"{http['model']} on {http['picture']}, `graphlet run --instances N`, oha on the same "
+        f"machine over loopback, {http['seconds']:g} s each. Requests a second with 2N "
+        "connections, waiting times with N."
+    )
+    yield ""
+    rows = [
+        [
+            str(step["instances"]),
+            f"{step['requests_per_second']:.1f}",
+            f"{step['requests_per_second'] / http['steps'][0]['requests_per_second']:.2f}",
+            f"{step['p50_ms']:.1f}",
+            f"{step['p99_ms']:.1f}",
+            f"{step['pss_kb'] / 1e3:.0f}",
+        ]
+        for step in http["steps"]
+    ]
+    head = ["instances", "requests/s", "times one", "p50, ms", "p99, ms", "PSS, MB"]
+    yield from table(head, rows)
+    further = http.get("further_process_kb")
+    if further is not None:
+        yield ""
+        yield f"A further process of the same model takes {further / 1e3:.1f} MB (PSS)."
+
+
+def _targets(targets: Sequence[Results]) -> Iterator[str]:
+    yield ""
+    rows = []
+    for target in targets:
+        sign = "at least" if target["sense"] == "least" else "at most"
+        found = "" if target["value"] is None else f"{target['value']:.2f} {target['unit']}"
+        word = {None: "not measured", True: "reached", False: "**not reached**"}
+        bound = f"{sign} {target['bound']:.2f} {target['unit']}"
+        rows.append([target["target"], bound, found, word[target["reached"]]])
+    yield from table(["figure", "target", "this run", ""], rows)

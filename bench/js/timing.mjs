@@ -1,0 +1,68 @@
+// What the JavaScript peers share: arguments, timing, report; as peers/timing does for Rust.
+import { readFileSync, writeFileSync } from 'node:fs';
+
+/** `--model FILE --input FILE --shape N,… --runs N --warmup N --output FILE`, and what a peer adds. */
+export function options() {
+  const found = {};
+  for (let i = 2; i + 1 < process.argv.length; i += 2) {
+    found[process.argv[i].replace(/^--/, '')] = process.argv[i + 1];
+  }
+  for (const name of ['model', 'input', 'shape', 'runs', 'warmup', 'output']) {
+    if (found[name] === undefined) throw new Error(`--${name} is missing`);
+  }
+  found.shape = found.shape.split(',').map(Number);
+  found.runs = Number(found.runs);
+  found.warmup = Number(found.warmup);
+  return found;
+}
+
+/** A file of 32-bit floats, little-endian. */
+export function floats(path) {
+  const bytes = readFileSync(path);
+  return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+}
+
+export function report(event) {
+  // A pipe is written at once: the driver stamps the line when it arrives.
+  writeFileSync(1, `${JSON.stringify(event)}\n`);
+}
+
+export function best(output) {
+  let index = 0;
+  for (let i = 1; i < output.length; i += 1) if (output[i] > output[index]) index = i;
+  return index;
+}
+
+// V8 compiles wasm twice, the second time on other threads, which here share the one core. Until
+// that is done the figures are of the first, four times slower code: so the warm-up lasts this
+// long at least, and leaves the core to those threads after each run.
+export const WARMUP_MS = 3000;
+export const PAUSE_MS = 20;
+export const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+/** Calls `infer` (tensor in memory to tensor in memory, maybe a promise) and reports. */
+export async function run({ runs, warmup, output: path }, infer) {
+  let output = await infer();
+  report({ event: 'first', label: best(output) });
+  const started = performance.now();
+  for (let i = 0; warmup > 0 && (i < warmup || performance.now() - started < WARMUP_MS); i += 1) {
+    await infer();
+    await pause(PAUSE_MS);
+  }
+  const ms = [];
+  for (let i = 0; i < runs; i += 1) {
+    const begun = performance.now();
+    output = await infer();
+    ms.push(Number((performance.now() - begun).toFixed(4)));
+  }
+  writeFileSync(path, Buffer.from(output.buffer, output.byteOffset, output.byteLength));
+  report({ event: 'done', ms });
+}
+
+/** Whether this V8 takes relaxed SIMD: a module with one `i8x16.relaxed_swizzle`. */
+export function relaxedSimd() {
+  return WebAssembly.validate(new Uint8Array([
+    0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 1, 253,
+    15, 65, 2, 253, 15, 253, 128, 2, 11,
+  ]));
+}
