@@ -55,6 +55,14 @@ class Memory:
     params: int
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: in which storage (0 is the arena), and at which byte of it."""
+
+    storage: int
+    offset: int
+
+
 @dataclass
 class ExecutorGraph:
     """Calls in order, as the graph executor runs them."""
@@ -62,40 +70,59 @@ class ExecutorGraph:
     nodes: list[GraphNode]
     heads: list[tuple[int, int]]
     params: dict[str, Array]
+    # Whether inputs are set before every run, so that kernels may write to their places later.
+    consumes_inputs: bool = False
 
     @property
     def head(self) -> tuple[int, int]:
         """The output of an image model; the first one of any other."""
         return self.heads[0]
 
-    def plan(self) -> tuple[list[int], list[storage.Lifetime]]:
-        """Storage of every node's outputs in order, and the lifetimes of the activations.
+    def plan(self) -> tuple[list[Place], list[storage.Lifetime]]:
+        """Where each node's outputs lie, in order, and the lifetimes of those in the arena.
 
-        Placeholders keep a storage of their own: the executor sets them once and runs often.
+        Parameters keep a storage of their own, and so does an input that is not consumed.
         """
         lifetimes: dict[tuple[int, int], storage.Lifetime] = {}
         last = dict.fromkeys(self.heads, len(self.nodes))
         for step, node in enumerate(self.nodes):
             for entry in node.inputs:
                 last[entry] = max(last.get(entry, 0), step)
+        consumed = set(self.consumed())
         for step, node in enumerate(self.nodes):
-            if node.function is not None:
+            if node.function is not None or step in consumed:
+                first = 0 if step in consumed else step
                 for index, tensor in enumerate(node.outputs):
                     entry = (step, index)
                     lifetimes[entry] = storage.Lifetime(
-                        tensor.nbytes, step, max(step, last.get(entry, step))
+                        tensor.nbytes, first, max(step, last.get(entry, step))
                     )
-        shared = storage.plan(list(lifetimes.values()))
-        activations = dict(zip(lifetimes, shared.storage, strict=True))
-        ids, placeholders = [], 0
+        offsets = storage.plan(list(lifetimes.values())).offsets
+        arena = {entry: Place(0, o) for entry, o in zip(lifetimes, offsets, strict=True)}
+        places: list[Place] = []
+        outside = 0
         for step, node in enumerate(self.nodes):
             for index in range(len(node.outputs)):
-                if node.function is None:
-                    ids.append(len(shared.sizes) + placeholders)
-                    placeholders += 1
+                if (step, index) in arena:
+                    places.append(arena[(step, index)])
                 else:
-                    ids.append(activations[(step, index)])
-        return ids, list(lifetimes.values())
+                    outside += 1
+                    places.append(Place(outside, 0))
+        return places, list(lifetimes.values())
+
+    def consumed(self) -> list[int]:
+        """The inputs that need their place only until their last reader, as node numbers."""
+        if not self.consumes_inputs:
+            return []
+        kept = {index for index, _ in self.heads} | {
+            index for index, node in enumerate(self.nodes) if node.name in self.params
+        }
+        read = {index for node in self.nodes for index, _ in node.inputs}
+        return [
+            index
+            for index, node in enumerate(self.nodes)
+            if node.function is None and index in read - kept
+        ]
 
     def memory(self) -> Memory:
         """How large the plan is."""
@@ -108,22 +135,26 @@ class ExecutorGraph:
 
     def to_json(self) -> str:
         """The graph runtime's schema; the same graph gives the same text."""
-        ids, _ = self.plan()
+        places, _ = self.plan()
         rows = [0]
         for node in self.nodes:
             rows.append(rows[-1] + len(node.outputs))
         entries = [tensor for node in self.nodes for tensor in node.outputs]
-        value = {
+        consumed = [rows[index] for index in self.consumed()]
+        value: dict[str, Any] = {
             "nodes": [_node_json(node) for node in self.nodes],
             "arg_nodes": [i for i, node in enumerate(self.nodes) if node.function is None],
             "heads": [[*head, 0] for head in self.heads],
             "node_row_ptr": rows,
             "attrs": {
-                "storage_id": ["list_int", ids],
+                "storage_id": ["list_int", [place.storage for place in places]],
+                "storage_offset": ["list_int", [place.offset for place in places]],
                 "shape": ["list_shape", [list(tensor.shape) for tensor in entries]],
                 "dltype": ["list_str", [tensor.dtype for tensor in entries]],
             },
         }
+        if consumed:
+            value["attrs"]["consumed"] = ["list_int", consumed]
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 

@@ -89,6 +89,8 @@ def compile_model(spec: ModelSpec | TensorSpec, onnx: Path, events: Events) -> C
     events.phase("fuse")
     module = importer.fuse(module, graph)
     executor = graph_json.from_module(module, graph.inputs, named)
+    # A picture is put into the input for every request.
+    executor.consumes_inputs = graph.image
     used = {node.function for node in executor.nodes if node.function is not None}
 
     events.phase("build")

@@ -1,11 +1,11 @@
-"""Which tensors share memory: two that are needed at the same time never do."""
+"""Where tensors lie in the one arena of activations: two that are needed at once never overlap."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# Every storage begins on a cache line and ends on one.
+# Every tensor begins on a cache line.
 ALIGNMENT = 64
 
 
@@ -24,68 +24,80 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class Plan:
-    """For each tensor its storage, and for each storage its bytes."""
+    """For each tensor where it begins, and the bytes of all."""
 
-    storage: tuple[int, ...]
-    sizes: tuple[int, ...]
-
-    @property
-    def total(self) -> int:
-        """Bytes of all storages."""
-        return sum(self.sizes)
+    offsets: tuple[int, ...]
+    total: int
 
 
 def plan(lifetimes: Sequence[Lifetime]) -> Plan:
-    """The smaller of two greedy plans: tensors by size, and tensors in order of time."""
-    by_size = sorted(range(len(lifetimes)), key=lambda i: (-lifetimes[i].size, i))
-    by_time = sorted(range(len(lifetimes)), key=lambda i: (lifetimes[i].first, i))
-    return min((_best_fit(lifetimes, by_size), _best_fit(lifetimes, by_time)), key=_total)
+    """The smallest of a few greedy plans, which differ in who chooses a place first.
+
+    Large tensors first is what TFLite does (https://arxiv.org/abs/2001.03288, greedy by size);
+    none of the orders is best for every network.
+    """
+    orders: list[Callable[[Lifetime], tuple[int, ...]]] = [
+        lambda t: (-t.size, t.first),
+        lambda t: (-t.size * (t.last - t.first + 1), t.first),
+        lambda t: (t.first - t.last, -t.size),
+        lambda t: (t.first, -t.size),
+        lambda t: (-t.last, -t.size),
+    ]
+    plans = []
+    for order in orders:
+        indices = sorted(range(len(lifetimes)), key=lambda i: (*order(lifetimes[i]), i))
+        plans.append(_place(lifetimes, indices))
+    plans += [_by_breadth(lifetimes)]
+    return min(plans, key=lambda candidate: candidate.total)
 
 
 def peak(lifetimes: Sequence[Lifetime]) -> int:
     """Bytes needed at the fullest step: no plan can do with less."""
     steps = {lifetime.first for lifetime in lifetimes}
-    return max(
-        (sum(aligned(t.size) for t in lifetimes if t.first <= step <= t.last) for step in steps),
-        default=0,
-    )
+    return max((_needed(lifetimes, step) for step in steps), default=0)
 
 
 def aligned(size: int) -> int:
-    """``size`` rounded up to whole cache lines."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    """``size`` rounded up to whole cache lines; a tensor without elements has a place too."""
+    return -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
 
 
-def _total(candidate: Plan) -> int:
-    return candidate.total
+def _needed(lifetimes: Sequence[Lifetime], step: int) -> int:
+    return sum(aligned(t.size) for t in lifetimes if t.first <= step <= t.last)
 
 
-def _best_fit(lifetimes: Sequence[Lifetime], order: Sequence[int]) -> Plan:
-    """Gives each tensor the free storage that wastes or grows least."""
-    storage = [0] * len(lifetimes)
-    sizes: list[int] = []
-    tenants: list[list[Lifetime]] = []
+def _by_breadth(lifetimes: Sequence[Lifetime]) -> Plan:
+    """What is needed at the fullest step chooses first, then at the next fullest, and so on.
+
+    Greedy by breadth of the same paper.
+    """
+    steps = sorted({t.first for t in lifetimes}, key=lambda step: (-_needed(lifetimes, step), step))
+    order: dict[int, None] = {}
+    for step in steps:
+        living = [i for i, t in enumerate(lifetimes) if t.first <= step <= t.last]
+        order.update(dict.fromkeys(sorted(living, key=lambda i: (-lifetimes[i].size, i))))
+    return _place(lifetimes, list(order))
+
+
+def _place(lifetimes: Sequence[Lifetime], order: Sequence[int]) -> Plan:
+    """Gives each tensor the smallest gap that it fits into, between those placed before."""
+    offsets = [0] * len(lifetimes)
+    placed: list[int] = []
     for index in order:
         lifetime = lifetimes[index]
         need = aligned(lifetime.size)
-        free = [
-            s
-            for s in range(len(sizes))
-            if not any(lifetime.overlaps(tenant) for tenant in tenants[s])
-        ]
-        fitting = [s for s in free if sizes[s] >= need]
-        if fitting:
-            chosen = min(fitting, key=lambda s: (sizes[s], s))
-        elif free:
-            chosen = max(free, key=lambda s: (sizes[s], -s))
-            sizes[chosen] = need
-        else:
-            chosen = len(sizes)
-            sizes.append(need)
-            tenants.append([])
-        storage[index] = chosen
-        tenants[chosen].append(lifetime)
-    # Numbered in order of first use, whatever the order of planning.
-    number = {s: n for n, s in enumerate(dict.fromkeys(storage))}
-    renamed = sorted(number, key=lambda s: number[s])
-    return Plan(tuple(number[s] for s in storage), tuple(sizes[s] for s in renamed))
+        taken = sorted(
+            (offsets[i], offsets[i] + aligned(lifetimes[i].size))
+            for i in placed
+            if lifetime.overlaps(lifetimes[i])
+        )
+        best, smallest, end = None, 0, 0
+        for begin, after in taken:
+            gap = begin - end
+            if gap >= need and (best is None or gap < smallest):
+                best, smallest = end, gap
+            end = max(end, after)
+        offsets[index] = end if best is None else best
+        placed.append(index)
+    sizes = [o + aligned(t.size) for o, t in zip(offsets, lifetimes, strict=True)]
+    return Plan(tuple(offsets), max(sizes, default=0))

@@ -47,6 +47,7 @@ class Executor:
         module, named = importer.import_graph(self.graph)
         module = importer.fuse(module, self.graph)
         self.executor: ExecutorGraph = graph_json.from_module(module, self.graph.inputs, named)
+        self.executor.consumes_inputs = self.graph.image
         used = {n.function for n in self.executor.nodes if n.function is not None}
         self.functions = codegen.functions(module, used)
         plain = {n: f for n, f in self.functions.items() if not _kernel_calls(f)}
@@ -61,20 +62,21 @@ class Executor:
 
     def run(self, picture: Array) -> Array:
         """One inference, in storages that are full of rubbish at first."""
-        ids, _ = self.executor.plan()
+        places, _ = self.executor.plan()
         entries = [t for n in self.executor.nodes for t in n.outputs]
         sizes: dict[int, int] = {}
-        for storage, tensor in zip(ids, entries, strict=True):
-            sizes[storage] = max(sizes.get(storage, 0), tensor.nbytes)
+        for place, tensor in zip(places, entries, strict=True):
+            end = place.offset + tensor.nbytes
+            sizes[place.storage] = max(sizes.get(place.storage, 0), end)
         memory = {storage: np.full(size, 0xFF, np.uint8) for storage, size in sizes.items()}
         rows: list[list[Array]] = []
-        position = 0
+        remaining = iter(places)
         for node in self.executor.nodes:
             tensors = []
             for tensor in node.outputs:
-                raw = memory[ids[position]][: tensor.nbytes]
+                place = next(remaining)
+                raw = memory[place.storage][place.offset :][: tensor.nbytes]
                 tensors.append(raw.view(tensor.dtype).reshape(tensor.shape))
-                position += 1
             rows.append(tensors)
         for node, tensors in zip(self.executor.nodes, rows, strict=True):
             if node.function is None:

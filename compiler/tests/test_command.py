@@ -59,6 +59,7 @@ def test_compiling_tells_its_phases_and_writes_every_file(project: Path) -> None
     assert graph["nodes"][0] == {"op": "null", "name": "x", "inputs": []}
     count = len(graph["nodes"])
     assert graph["node_row_ptr"] == list(range(count + 1)) and graph["heads"] == [[count - 1, 0, 0]]
+    assert graph["attrs"].pop("consumed") == ["list_int", [0]]
     assert all(len(values) == count for _, values in graph["attrs"].values())
     names = [n["name"] for n in graph["nodes"]]
     assert {"Conv_c1", "Gemm_logits"} <= set(names)

@@ -50,3 +50,13 @@ def test_only_tensors_that_change_their_order_are_copied_by_a_transformer() -> N
     offsets = [n.offsets for n in executor.graph.nodes if n.offsets]
     assert offsets == [{1: 65 * 96}, {1: 2 * 65 * 96}] * 2
     assert not {n.op for n in executor.graph.nodes} & {"Split", "Slice", "Squeeze", "Reshape"}
+
+
+@pytest.mark.parametrize("name", ["vit", "efficientnet_b0"])
+def test_memory_is_planned_as_tightly_as_can_be(name: str) -> None:
+    executor = agrees(modern_models.MODELS[name](), SHAPE)
+    memory = executor.executor.memory()
+    assert memory.activations <= 1.05 * memory.peak
+    places, _ = executor.executor.plan()
+    # The picture too lies there, and something else in its place later.
+    assert executor.executor.consumed() == [0] and places[0].storage == 0

@@ -27,4 +27,4 @@ pub use dlpack::{DLDevice, DLTensor};
 pub use dtype::{DType, ParseDTypeError, TypeCode};
 pub use shape::{MAX_RANK, Shape, ShapeError};
 pub use storage::{ALIGNMENT, Storage, StorageError};
-pub use tensors::{Element, Tensor, TensorError, TensorView};
+pub use tensors::{Element, Tensor, TensorError, TensorView, elements_mut};

@@ -179,8 +179,7 @@ impl<'a> Tensor<'a> {
     /// the tensor holds another type.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], TensorError> {
         check_dtype::<T>(self.dtype)?;
-        let bytes = self.storage.as_bytes_mut().ok_or(TensorError::ReadOnly)?;
-        bytemuck::try_cast_slice_mut(bytes).map_err(|_| TensorError::Misaligned(T::DTYPE))
+        elements_mut(self.storage.as_bytes_mut().ok_or(TensorError::ReadOnly)?)
     }
 }
 
@@ -227,6 +226,14 @@ impl<'a> TensorView<'a> {
     pub fn as_slice<T: Element>(&self) -> Result<&'a [T], TensorError> {
         elements_of(self.dtype, self.bytes)
     }
+}
+
+/// Bytes as elements to write to, row-major, little-endian.
+///
+/// # Errors
+/// [`TensorError::Misaligned`] when they lie at an odd address or end inside an element.
+pub fn elements_mut<T: Element>(bytes: &mut [u8]) -> Result<&mut [T], TensorError> {
+    bytemuck::try_cast_slice_mut(bytes).map_err(|_| TensorError::Misaligned(T::DTYPE))
 }
 
 fn check_dtype<T: Element>(actual: DType) -> Result<(), TensorError> {

@@ -178,6 +178,8 @@ mod tests {
             shape: Shape::new([32]).expect("small"),
             bytes: 128,
             storage: 0,
+            offset: 0,
+            consumed: false,
         };
         let arena = |start| (Place::Arena(start..start + 128), &entry);
         let plan = |name: &str, inputs: &[_], outputs: &[_]| {
@@ -203,6 +205,8 @@ mod tests {
             shape: Shape::new(extents).expect("small"),
             bytes: extents[0],
             storage: 0,
+            offset: 0,
+            consumed: false,
         };
         let (input, output) = (entry([2]), entry([64]));
         let func = module.get_function("f").expect("registered above");

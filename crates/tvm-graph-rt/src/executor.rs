@@ -1,9 +1,11 @@
 //! The graph executor: storage planned once, kernels called in order.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use tensor::{
     Block, DType, Element, Shape, Storage, StorageError, Tensor, TensorError, TensorView,
+    elements_mut,
 };
 
 use crate::call::{CallFrame, CallPlan, Place};
@@ -13,7 +15,8 @@ use crate::{CallError, Module, workspace};
 /// Runs a graph.
 ///
 /// What the kernels write lies in one arena, planned when the executor is made. Parameters are
-/// used where they lie. An input has memory of its own, so that it may be filled in place.
+/// used where they lie. An input has memory of its own, so that it may be filled in place; one
+/// that the graph lets a run consume lies in the arena and has to be filled before each run.
 #[derive(Debug)]
 pub struct GraphExecutor {
     graph: Graph,
@@ -39,6 +42,10 @@ struct Arg {
     entry: EntryId,
     name: String,
     is_param: bool,
+    /// Where in the arena an input lies that a run consumes.
+    place: Option<Range<usize>>,
+    /// Whether such an input was filled since the last run.
+    filled: bool,
 }
 
 /// The executor could not be made, fed or run.
@@ -70,6 +77,9 @@ pub enum ExecutorError {
     /// A parameter is not there to be written.
     #[error("`{0}` is a parameter, not an input")]
     NotAnInput(String),
+    /// A parameter would have to be loaded again before each run.
+    #[error("`{0}` is consumed by each run, so it cannot be a parameter")]
+    Consumed(String),
     /// A tensor has another shape than the graph says.
     #[error("`{name}` has shape {expected} in the graph, not {actual}")]
     WrongShape {
@@ -151,7 +161,12 @@ impl GraphExecutor {
         let (places, arena_len) = plan_places(&graph);
         for node in graph.nodes().iter().filter(|node| *node.op() == NodeOp::Null) {
             for entry in node.outputs() {
-                args.push(Arg { entry, name: node.name().to_owned(), is_param: false });
+                let place = match &places[entry.0] {
+                    Place::Arena(range) => Some(range.clone()),
+                    Place::Bound(_) => None,
+                };
+                let name = node.name().to_owned();
+                args.push(Arg { entry, name, is_param: false, place, filled: false });
             }
         }
         let calls = plan_calls(&graph, &places, module)?;
@@ -201,6 +216,9 @@ impl GraphExecutor {
         let index =
             self.arg_index(name).ok_or_else(|| ExecutorError::UnknownParam(name.to_owned()))?;
         self.check_tensor(index, tensor.view())?;
+        if self.args[index].place.is_some() {
+            return Err(ExecutorError::Consumed(name.to_owned()));
+        }
         let tensor = if tensor.storage().is_aligned() {
             tensor
         } else {
@@ -236,31 +254,24 @@ impl GraphExecutor {
         let value = value.into();
         let index = self.input_index(name)?;
         self.check_tensor(index, value)?;
-        let bytes = self.input_tensor(index)?.as_bytes_mut();
-        bytes.expect("inputs own their bytes").copy_from_slice(value.as_bytes());
+        self.input_bytes(index)?.0.copy_from_slice(value.as_bytes());
         Ok(())
     }
 
     /// The elements of an input, row-major, to be written in place. They keep their values from
-    /// run to run; before the first time they are zeros.
+    /// run to run, and are zeros before the first time; but in a graph that lets a run consume
+    /// the input they have any value, and all have to be written before each run.
     ///
     /// # Errors
     /// [`ExecutorError::UnknownInput`], [`ExecutorError::NotAnInput`], or
     /// [`ExecutorError::Tensor`] when the input holds another type than `T` or its memory cannot
     /// be had.
     pub fn input_mut<T: Element>(&mut self, name: &str) -> Result<&mut [T], ExecutorError> {
-        let index = self.input_index(name)?;
-        let expected = self.graph.dtype(self.args[index].entry);
-        if expected != T::DTYPE {
-            let source = TensorError::WrongDType { wanted: T::DTYPE, actual: expected };
-            return Err(ExecutorError::Tensor { name: name.to_owned(), source });
-        }
-        let elements = self.input_tensor(index)?.as_mut_slice();
-        elements.map_err(|source| ExecutorError::Tensor { name: name.to_owned(), source })
+        Ok(self.input_and_scratch(name)?.0)
     }
 
-    /// As [`GraphExecutor::input_mut`], with the memory of the activations: between two runs
-    /// nothing of it is needed but the outputs, which are lost by writing there.
+    /// As [`GraphExecutor::input_mut`], with memory of the activations: between two runs nothing
+    /// of it is needed but the outputs, which are lost by writing there.
     ///
     /// # Errors
     /// As [`GraphExecutor::input_mut`].
@@ -268,13 +279,14 @@ impl GraphExecutor {
         &mut self,
         name: &str,
     ) -> Result<(&mut [T], &mut [u8]), ExecutorError> {
-        // Checks name and type, and sees to it that the tensor is there.
-        self.input_mut::<T>(name)?;
         let index = self.input_index(name)?;
         let error = |source| ExecutorError::Tensor { name: name.to_owned(), source };
-        let tensor = self.bound[index].as_mut().expect("made above");
-        let elements = tensor.as_mut_slice().map_err(error)?;
-        Ok((elements, self.arena.as_bytes_mut().unwrap_or_default()))
+        let actual = self.graph.dtype(self.args[index].entry);
+        if actual != T::DTYPE {
+            return Err(error(TensorError::WrongDType { wanted: T::DTYPE, actual }));
+        }
+        let (bytes, scratch) = self.input_bytes(index)?;
+        Ok((elements_mut(bytes).map_err(error)?, scratch))
     }
 
     /// The value of an input or parameter.
@@ -284,8 +296,15 @@ impl GraphExecutor {
     pub fn get_input(&self, name: &str) -> Result<TensorView<'_>, ExecutorError> {
         let index =
             self.arg_index(name).ok_or_else(|| ExecutorError::UnknownInput(name.to_owned()))?;
-        let tensor = self.bound[index].as_ref();
-        tensor.map(Tensor::view).ok_or_else(|| ExecutorError::NotSet(name.to_owned()))
+        let arg = &self.args[index];
+        let bytes = match &arg.place {
+            Some(range) if arg.filled => self.arena.as_bytes().get(range.clone()),
+            Some(_) => None,
+            None => self.bound[index].as_ref().map(Tensor::as_bytes),
+        };
+        let bytes = bytes.ok_or_else(|| ExecutorError::NotSet(name.to_owned()))?;
+        let (dtype, shape) = (self.graph.dtype(arg.entry), self.graph.shape(arg.entry));
+        Ok(TensorView::new(dtype, shape, bytes).expect("planned with the entry's bytes"))
     }
 
     /// Number of kernel calls in one run.
@@ -305,11 +324,16 @@ impl GraphExecutor {
     /// [`ExecutorError::Kernel`] when a kernel fails.
     pub fn run(&mut self) -> Result<(), ExecutorError> {
         self.check_bound()?;
+        if let Some(arg) = self.args.iter().find(|arg| arg.place.is_some() && !arg.filled) {
+            return Err(ExecutorError::NotSet(arg.name.clone()));
+        }
+        self.args.iter_mut().for_each(|arg| arg.filled = false);
         (0..self.calls.len()).try_for_each(|index| self.call(index))
     }
 
     /// Runs the whole graph on tensors that lie elsewhere, in the order of
-    /// [`GraphExecutor::inputs`]. They are used where they lie and not kept.
+    /// [`GraphExecutor::inputs`]. They are used where they lie and not kept; those that the graph
+    /// lets a run consume are copied.
     ///
     /// # Errors
     /// [`ExecutorError::InputCount`] unless there is one for each input;
@@ -318,6 +342,13 @@ impl GraphExecutor {
     /// [`ExecutorError::Kernel`] when a kernel fails.
     pub fn run_on(&mut self, inputs: &[TensorView<'_>]) -> Result<(), ExecutorError> {
         let places = self.match_inputs(inputs)?;
+        let arena = self.arena.as_bytes_mut().expect("the arena owns its bytes");
+        for (arg, input) in self.args.iter_mut().zip(&places) {
+            if let (Some(range), Some(input)) = (&arg.place, input) {
+                arena[range.clone()].copy_from_slice(inputs[*input].as_bytes());
+                arg.filled = false;
+            }
+        }
         let bound = &self.bound;
         let bytes_of = |arg: usize| match places.get(arg)? {
             Some(input) => inputs.get(*input).map(TensorView::as_bytes),
@@ -410,8 +441,9 @@ impl GraphExecutor {
     }
 
     fn check_bound(&self) -> Result<(), ExecutorError> {
-        match self.bound.iter().position(Option::is_none) {
-            Some(index) => Err(ExecutorError::NotSet(self.args[index].name.clone())),
+        let mut args = self.args.iter().zip(&self.bound);
+        match args.find(|(arg, bound)| arg.place.is_none() && bound.is_none()) {
+            Some((arg, _)) => Err(ExecutorError::NotSet(arg.name.clone())),
             None => Ok(()),
         }
     }
@@ -444,17 +476,27 @@ impl GraphExecutor {
         }
     }
 
-    /// The tensor of an input, made on first use.
-    fn input_tensor(&mut self, index: usize) -> Result<&mut Tensor<'static>, ExecutorError> {
+    /// The bytes of an input, to be written, and the larger part of the arena beside them. An
+    /// input outside the arena is made on first use.
+    fn input_bytes(&mut self, index: usize) -> Result<(&mut [u8], &mut [u8]), ExecutorError> {
+        let arg = &mut self.args[index];
+        let arena = self.arena.as_bytes_mut().expect("the arena owns its bytes");
+        if let Some(range) = arg.place.clone() {
+            arg.filled = true;
+            let (before, rest) = arena.split_at_mut(range.start);
+            let (own, after) = rest.split_at_mut(range.len());
+            // What follows begins on a cache line only if the tensor ends on one; bytes need none.
+            return Ok((own, if before.len() < after.len() { after } else { before }));
+        }
         let slot = &mut self.bound[index];
         if slot.is_none() {
-            let Arg { entry, name, .. } = &self.args[index];
-            let (dtype, shape) = (self.graph.dtype(*entry), self.graph.shape(*entry).clone());
+            let (dtype, shape) = (self.graph.dtype(arg.entry), self.graph.shape(arg.entry).clone());
             let zeros = Tensor::zeros(dtype, shape);
-            *slot =
-                Some(zeros.map_err(|source| ExecutorError::Tensor { name: name.clone(), source })?);
+            let error = |source| ExecutorError::Tensor { name: arg.name.clone(), source };
+            *slot = Some(zeros.map_err(error)?);
         }
-        Ok(slot.as_mut().expect("filled above"))
+        let tensor = slot.as_mut().expect("filled above");
+        Ok((tensor.as_bytes_mut().expect("inputs own their bytes"), arena))
     }
 }
 
@@ -500,12 +542,11 @@ fn plan_places(graph: &Graph) -> (Vec<Place>, usize) {
     for node in graph.nodes() {
         for output in node.outputs() {
             let entry = graph.entry(output);
-            places.push(match node.op() {
-                NodeOp::Null => Place::Bound(args),
-                NodeOp::TvmOp(_) => {
-                    let start = starts[&entry.storage];
-                    Place::Arena(start..start + entry.bytes)
-                }
+            places.push(if *node.op() == NodeOp::Null && !entry.consumed {
+                Place::Bound(args)
+            } else {
+                let start = starts[&entry.storage] + entry.offset;
+                Place::Arena(start..start + entry.bytes)
             });
         }
         args += usize::from(*node.op() == NodeOp::Null);

@@ -46,6 +46,19 @@ pub(crate) struct Entry {
     pub(crate) shape: Shape,
     pub(crate) bytes: usize,
     pub(crate) storage: u32,
+    /// Where in its storage the tensor begins, bytes.
+    pub(crate) offset: usize,
+    /// A tensor from outside that is needed only until its last reader has run: kernels may write
+    /// to its place then, and it has to be set again before the next run.
+    pub(crate) consumed: bool,
+}
+
+impl Entry {
+    /// The bytes of its storage that it takes.
+    fn range(&self) -> std::ops::Range<usize> {
+        // Cannot overflow: checked when the graph was read.
+        self.offset..self.offset + self.bytes
+    }
 }
 
 /// A graph description that cannot be executed.
@@ -141,6 +154,17 @@ pub enum GraphError {
         /// The node whose value is still needed.
         holder: String,
     },
+    /// A tensor begins in its storage at a place that is negative, misaligned or out of reach.
+    #[error("node `{node}` has impossible storage offset {offset}")]
+    StorageOffset {
+        /// The node.
+        node: String,
+        /// What its entry says, bytes.
+        offset: i64,
+    },
+    /// Something other than a tensor from outside is said to be consumed.
+    #[error("entry {0} is no tensor from outside that a run could consume")]
+    Consumed(i64),
     /// A storage id below zero or above 2^32.
     #[error("node `{node}` has impossible storage id {id}")]
     StorageId {
@@ -208,14 +232,17 @@ impl Graph {
         &self.entries[entry.0]
     }
 
-    /// Bytes of each storage that kernels write, rounded up to whole cache lines.
+    /// Bytes of each storage that kernels write or that a run consumes, rounded up to whole cache
+    /// lines.
     pub(crate) fn storages(&self) -> BTreeMap<u32, usize> {
         let mut storages = BTreeMap::new();
-        for node in self.nodes.iter().filter(|node| node.op != NodeOp::Null) {
+        for node in &self.nodes {
             for entry in node.outputs() {
-                let Entry { storage, bytes, .. } = self.entries[entry.0];
-                let largest: &mut usize = storages.entry(storage).or_default();
-                *largest = bytes.next_multiple_of(ALIGNMENT).max(*largest);
+                let entry = &self.entries[entry.0];
+                if node.op != NodeOp::Null || entry.consumed {
+                    let largest: &mut usize = storages.entry(entry.storage).or_default();
+                    *largest = entry.range().end.next_multiple_of(ALIGNMENT).max(*largest);
+                }
             }
         }
         storages
@@ -253,7 +280,8 @@ impl Graph {
         let mut last_use = vec![0; self.entries.len()];
         for (index, node) in self.nodes.iter().enumerate() {
             for output in node.outputs() {
-                last_use[output.0] = if node.op == NodeOp::Null { usize::MAX } else { index };
+                let kept = node.op == NodeOp::Null && !self.entries[output.0].consumed;
+                last_use[output.0] = if kept { usize::MAX } else { index };
             }
             for input in &node.inputs {
                 last_use[input.0] = last_use[input.0].max(index);
@@ -265,17 +293,25 @@ impl Graph {
         // Inputs and parameters are there from the start, wherever their nodes stand.
         let (inputs, calls): (Vec<_>, Vec<_>) =
             self.nodes.iter().enumerate().partition(|(_, node)| node.op == NodeOp::Null);
-        let mut holders: BTreeMap<u32, (usize, &Node)> = BTreeMap::new();
-        for (index, node) in inputs.into_iter().chain(calls) {
+        let inputs = inputs.into_iter().map(|(_, node)| (0, node));
+        let mut holders: BTreeMap<u32, Vec<(EntryId, &Node)>> = BTreeMap::new();
+        for (step, node) in inputs.chain(calls) {
             for output in node.outputs() {
-                let storage = self.entries[output.0].storage;
-                if let Some((_, holder)) = holders
-                    .insert(storage, (output.0, node))
-                    .filter(|&(entry, _)| last_use[entry] >= index)
-                {
+                let entry = &self.entries[output.0];
+                let living = holders.entry(entry.storage).or_default();
+                living.retain(|(held, _)| last_use[held.0] >= step);
+                let taken = living.iter().find(|(held, _)| {
+                    let held = self.entries[held.0].range();
+                    let own = entry.range();
+                    // One without bytes has a place too, which nothing else may have.
+                    own.start < held.end.max(held.start + 1)
+                        && held.start < own.end.max(own.start + 1)
+                });
+                if let Some((_, holder)) = taken {
                     let (node, holder) = (node.name.clone(), holder.name.clone());
-                    return Err(GraphError::StorageInUse { node, storage, holder });
+                    return Err(GraphError::StorageInUse { node, storage: entry.storage, holder });
                 }
+                living.push((output, node));
             }
         }
         Ok(())
@@ -321,6 +357,10 @@ struct RawAttrs {
     storage_id: (String, Vec<i64>),
     shape: (String, Vec<Vec<i64>>),
     dltype: (String, Vec<String>),
+    /// Not TVM's own: where in its storage each entry begins, bytes; absent if that is always 0.
+    storage_offset: Option<(String, Vec<i64>)>,
+    /// Not TVM's own: which entries from outside a run may write over after their last reader.
+    consumed: Option<(String, Vec<i64>)>,
 }
 
 fn read_nodes(raw: &RawGraph) -> Result<(Vec<Node>, Vec<EntryId>), GraphError> {
@@ -405,6 +445,9 @@ fn read_entries(attrs: &RawAttrs, nodes: &[Node]) -> Result<Vec<Entry>, GraphErr
     expect_list("storage_id", "list_int", &attrs.storage_id.0, attrs.storage_id.1.len(), count)?;
     expect_list("shape", "list_shape", &attrs.shape.0, attrs.shape.1.len(), count)?;
     expect_list("dltype", "list_str", &attrs.dltype.0, attrs.dltype.1.len(), count)?;
+    let zeros = || ("list_int".to_owned(), vec![0; count]);
+    let offsets = attrs.storage_offset.clone().unwrap_or_else(zeros);
+    expect_list("storage_offset", "list_int", &offsets.0, offsets.1.len(), count)?;
     let mut entries = Vec::with_capacity(count);
     for node in nodes {
         for EntryId(index) in node.outputs() {
@@ -417,10 +460,37 @@ fn read_entries(attrs: &RawAttrs, nodes: &[Node]) -> Result<Vec<Entry>, GraphErr
             let id = attrs.storage_id.1[index];
             let storage = u32::try_from(id)
                 .map_err(|_| GraphError::StorageId { node: node.name.clone(), id })?;
-            entries.push(Entry { dtype, shape, bytes, storage });
+            let offset = offsets.1[index];
+            let begin = usize::try_from(offset).ok().filter(|begin| {
+                let end = begin.checked_add(bytes).and_then(|end| isize::try_from(end).ok());
+                begin % ALIGNMENT == 0 && end.is_some()
+            });
+            let begin = begin
+                .ok_or_else(|| GraphError::StorageOffset { node: node.name.clone(), offset })?;
+            let consumed = false;
+            entries.push(Entry { dtype, shape, bytes, storage, offset: begin, consumed });
         }
     }
+    read_consumed(attrs, nodes, &mut entries)?;
     Ok(entries)
+}
+
+fn read_consumed(
+    attrs: &RawAttrs,
+    nodes: &[Node],
+    entries: &mut [Entry],
+) -> Result<(), GraphError> {
+    let Some((kind, consumed)) = &attrs.consumed else { return Ok(()) };
+    expect_list("consumed", "list_int", kind, consumed.len(), consumed.len())?;
+    for &id in consumed {
+        let outside = nodes.iter().filter(|node| node.op == NodeOp::Null);
+        let entry = outside
+            .flat_map(Node::outputs)
+            .find(|entry| i64::try_from(entry.0).is_ok_and(|index| index == id))
+            .ok_or(GraphError::Consumed(id))?;
+        entries[entry.0].consumed = true;
+    }
+    Ok(())
 }
 
 fn expect_length(list: &'static str, expected: usize, actual: usize) -> Result<(), GraphError> {

@@ -2,7 +2,9 @@
 
 mod support;
 
-use support::{executor, graph, graph_json, kernels, misaligned, row};
+use support::{
+    consuming_executor, consuming_graph, executor, graph, graph_json, kernels, misaligned, row,
+};
 use tvm_graph_rt::{
     Block, CallError, DataType, ExecutorError, Graph, GraphExecutor, NativeModule, Shape, Tensor,
 };
@@ -258,4 +260,49 @@ fn what_is_written_into_lent_scratch_changes_no_answer() {
     assert_eq!(executor.get_output(0).unwrap().as_slice::<f32>().unwrap(), expected);
     assert!(executor.input_and_scratch::<f32>("p0").is_err(), "a parameter is no input");
     assert!(executor.input_and_scratch::<i64>("x").is_err(), "of another type");
+}
+
+#[test]
+fn an_input_that_runs_consume_is_filled_before_each() {
+    let mut executor = consuming_executor();
+    assert!(matches!(executor.run(), Err(ExecutorError::NotSet(name)) if name == "x"));
+    for factor in [1.0, -3.0] {
+        let x = [1.0, 2.0, 3.0, 4.0].map(|x| factor * x);
+        executor.set_input("x", &row(x)).expect("an input");
+        assert_eq!(executor.get_input("x").expect("set").as_slice::<f32>(), Ok(&x[..]));
+        executor.run().expect("all set");
+        assert_eq!(values(&executor, 0), [-10.0, -20.0, -30.0, -40.0]);
+        assert_eq!(values(&executor, 1)[1], 2.0 * x[1] + 20.0);
+        assert!(matches!(executor.run(), Err(ExecutorError::NotSet(name)) if name == "x"));
+        assert!(matches!(executor.get_input("x"), Err(ExecutorError::NotSet(_))));
+    }
+    let x = row([1.0; 4]);
+    executor.run_on(&[x.view()]).expect("one input");
+    assert_eq!(values(&executor, 1), [12.0, 22.0, 32.0, 42.0]);
+}
+
+#[test]
+fn scratch_beside_an_input_in_the_arena_does_not_touch_it() {
+    let mut executor = consuming_executor();
+    let (x, scratch) = executor.input_and_scratch::<f32>("x").expect("an input");
+    x.copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(scratch.len(), 128, "the larger part of 256 bytes beside 16 at 128");
+    scratch.fill(0xa5);
+    assert_eq!(x, [1.0, 2.0, 3.0, 4.0]);
+    executor.run().expect("all set");
+    assert_eq!(values(&executor, 1), [12.0, 24.0, 36.0, 48.0]);
+}
+
+#[test]
+fn a_single_call_runs_on_whatever_a_consumed_input_holds() {
+    let mut executor = consuming_executor();
+    executor.run_node(0).expect("the memory is there");
+}
+
+#[test]
+fn a_parameter_cannot_be_consumed() {
+    let mut executor = GraphExecutor::new(consuming_graph(), &kernels()).expect("all kernels");
+    let params = [("x".to_owned(), row([1.0; 4]))];
+    let refused = executor.load_params(params.into());
+    assert!(matches!(refused, Err(ExecutorError::Consumed(name)) if name == "x"));
 }

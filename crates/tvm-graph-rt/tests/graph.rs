@@ -109,10 +109,45 @@ fn every_mistake_in_a_graph_is_an_error_that_names_it() {
         ),
         ("/attrs/dltype/1/0", json!("float33"), "node `x`: unknown element type `float33`"),
         ("/attrs/storage_id/1/0", json!(-1), "node `x` has impossible storage id -1"),
+        (
+            "/attrs/storage_offset",
+            json!(["list_int", [0, 0, 0, -64, 0, 0, 0]]),
+            "node `add_3` has impossible storage offset -64",
+        ),
+        (
+            "/attrs/storage_offset",
+            json!(["list_int", [0, 0, 0, 4, 0, 0, 0]]),
+            "node `add_3` has impossible storage offset 4",
+        ),
+        (
+            "/attrs/storage_offset",
+            json!(["list_int", [0, 0, 0, i64::MAX & !63, 0, 0, 0]]),
+            "the graph's activations do not fit this machine's memory",
+        ),
+        (
+            "/attrs/storage_offset",
+            json!(["list_int", [0]]),
+            "the graph's `storage_offset` has 1 values where 7 are needed",
+        ),
+        (
+            "/attrs/consumed",
+            json!(["list_int", [1]]),
+            "entry 1 is no tensor from outside that a run could consume",
+        ),
+        (
+            "/attrs/consumed",
+            json!(["list_int", [-1]]),
+            "entry -1 is no tensor from outside that a run could consume",
+        ),
     ];
     for (pointer, value, expected) in cases {
         let mut json = graph_json();
-        *json.pointer_mut(pointer).expect(pointer) = value.clone();
+        let (parent, key) = pointer.rsplit_once('/').expect("a path");
+        match json.pointer_mut(pointer) {
+            Some(place) => *place = value.clone(),
+            // Left out by most graphs.
+            None => json.pointer_mut(parent).expect(parent)[key] = value.clone(),
+        }
         let error = json.to_string().parse::<Graph>().expect_err(pointer);
         let mut text = error.to_string();
         if let Some(source) = std::error::Error::source(&error)
@@ -145,6 +180,39 @@ fn a_storage_plan_that_overwrites_what_is_still_read_is_refused() {
             format!(
                 "node `{node}` would overwrite storage {storage} while `{holder}` is still in it"
             )
+        );
+    }
+}
+
+/// All activations in storage 9, and the input too if a run may consume it.
+fn in_one_arena(offsets: [i64; 7], consumed: bool) -> Value {
+    let mut json = graph_json();
+    let input = if consumed { 9 } else { 0 };
+    json["attrs"]["storage_id"][1] = json!([input, 9, 2, 9, 9, 9, 9]);
+    json["attrs"]["storage_offset"] = json!(["list_int", offsets]);
+    if consumed {
+        json["attrs"]["consumed"] = json!(["list_int", [0]]);
+    }
+    json
+}
+
+#[test]
+fn tensors_share_a_storage_side_by_side() {
+    // Entries: x, double_1, p0, add_3, split_4 (two), add_5.
+    let read = |offsets, consumed| in_one_arena(offsets, consumed).to_string().parse::<Graph>();
+    let graph = read([0, 0, 0, 64, 128, 192, 64], false).expect("add_3 is done before add_5");
+    assert_eq!(graph.activation_bytes(), 256);
+    let graph = read([128, 0, 0, 64, 128, 192, 64], true).expect("x is done before split_4");
+    assert_eq!(graph.activation_bytes(), 256);
+    for (offsets, consumed, node, holder) in [
+        ([0, 0, 0, 0, 128, 192, 64], false, "add_3", "double_1"),
+        ([0, 0, 0, 64, 0, 192, 64], false, "split_4", "double_1"),
+        ([0, 0, 0, 64, 128, 192, 192], false, "add_5", "split_4"),
+        ([0, 0, 0, 64, 128, 192, 64], true, "double_1", "x"),
+    ] {
+        assert_eq!(
+            read(offsets, consumed).expect_err("overwrites").to_string(),
+            format!("node `{node}` would overwrite storage 9 while `{holder}` is still in it")
         );
     }
 }

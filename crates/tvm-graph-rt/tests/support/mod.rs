@@ -39,6 +39,16 @@ pub fn graph() -> Graph {
     graph_json().to_string().parse().expect("well-formed")
 }
 
+/// The same with everything that kernels write in one storage, and the input there too, where
+/// `split_4` writes later.
+pub fn consuming_graph() -> Graph {
+    let mut json = graph_json();
+    json["attrs"]["storage_id"][1] = json!([9, 9, 2, 9, 9, 9, 9]);
+    json["attrs"]["storage_offset"] = json!(["list_int", [128, 0, 0, 64, 128, 192, 64]]);
+    json["attrs"]["consumed"] = json!(["list_int", [0]]);
+    json.to_string().parse().expect("well-formed")
+}
+
 pub fn kernels() -> NativeModule {
     let mut module = NativeModule::default();
     module.register("double", 1, |args| {
@@ -72,7 +82,15 @@ pub fn row(values: [f32; 4]) -> Tensor<'static> {
 }
 
 pub fn executor() -> GraphExecutor {
-    let mut executor = GraphExecutor::new(graph(), &kernels()).expect("all kernels are there");
+    executor_of(graph())
+}
+
+pub fn consuming_executor() -> GraphExecutor {
+    executor_of(consuming_graph())
+}
+
+fn executor_of(graph: Graph) -> GraphExecutor {
+    let mut executor = GraphExecutor::new(graph, &kernels()).expect("all kernels are there");
     let params = [("p0".to_owned(), row([10.0, 20.0, 30.0, 40.0]))];
     executor.load_params(params.into()).expect("the graph's own");
     executor
