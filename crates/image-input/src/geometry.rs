@@ -4,10 +4,14 @@ use crate::Resize;
 
 /// One axis of a placement: a picture resized to `resized` pixels, of which `visible` ones,
 /// from `skipped` on, are written to the tensor from `start` on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Axis {
     /// Pixels of the whole picture before.
     pub source: u32,
+    /// The part of them that is resized: a picture decoded at a reduced size may begin or end
+    /// within a pixel.
+    pub from: f64,
+    pub length: f64,
     /// Pixels of the whole picture after the resize.
     pub resized: u64,
     /// First resized pixel that is seen.
@@ -21,20 +25,24 @@ pub(crate) struct Axis {
 impl Axis {
     fn centred(source: u32, resized: u64, tensor: usize) -> Self {
         let room = tensor as u64;
+        let (from, length) = (0.0, f64::from(source));
         if resized >= room {
-            Self {
-                source,
-                resized,
-                skipped: crop_offset(resized - room),
-                start: 0,
-                visible: tensor,
-            }
+            let skipped = crop_offset(resized - room);
+            Self { source, from, length, resized, skipped, start: 0, visible: tensor }
         } else {
             // As torchvision's `center_crop` and Ultralytics' `LetterBox` pad: the smaller half
             // comes first.
             let start = ((room - resized) / 2) as usize;
-            Self { source, resized, skipped: 0, start, visible: resized as usize }
+            Self { source, from, length, resized, skipped: 0, start, visible: resized as usize }
         }
+    }
+
+    /// The same placement of a picture with `pixels` pixels, which stand for `2^shift` of those
+    /// before each, beginning `before` of them ahead of the first.
+    pub(crate) fn reduced(self, pixels: u32, before: u32, shift: u32) -> Self {
+        let step = f64::from(1_u32 << shift);
+        let (from, length) = (f64::from(before) / step, self.length / step);
+        Self { source: pixels, from, length, ..self }
     }
 }
 

@@ -1,26 +1,55 @@
-//! JPEG: a walk over the markers that settles size, memory and wholeness, then zune-jpeg.
+//! JPEG: a walk over the markers that settles size, memory and wholeness, then a decoder.
+//!
+//! Files of one sequential scan, grey or YCbCr, have a decoder of our own, which can reduce them on
+//! the way (`sequential`): zune-jpeg took five times as long in a guest, and reduces nothing. All
+//! others (progressive, several scans, CMYK, RGB) are zune-jpeg's.
 //!
 //! zune-jpeg and not the crate `image`, which calls it too, but always leniently (damaged data
 //! comes out as grey), without a limit on scans, and on a copy of the file.
+
+mod colour;
+mod huffman;
+mod idct;
+mod sequential;
 
 use image::metadata::Orientation;
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
-use crate::{Format, ImageError, Limits, Picture, orientation};
+use self::{
+    huffman::{Steps, Table},
+    sequential::{Component, Scan},
+};
+use crate::{Format, ImageError, Limits, Picture, orientation, picture::Coverage};
 
 /// Blocks of 8 x 8 samples that all scans together may visit. An encoder's 10 scans visit 30
 /// million in the largest picture with full chroma. Visiting twice that takes about 2 s, however
 /// little the scans hold.
 const MAX_BLOCK_VISITS: u64 = 64_000_000;
 
+/// Decodes a file, at `1 / 2^shift` of its size (an extent that does not divide is rounded up)
+/// where that can be had; `shift`, at most 3, is asked for with width and height of the picture
+/// as it stands upright.
 pub(crate) fn decode<'a>(
     bytes: &[u8],
     limits: &Limits,
     scratch: &'a mut [u8],
+    shift: impl FnOnce(u32, u32) -> u32,
 ) -> Result<(Picture<'a>, Orientation), ImageError> {
     let survey = Survey::of(bytes, limits)?;
     let frame = &survey.frame;
+    let mut tables = Tables::default();
+    if let Some(scan) = survey.scan(&mut tables)? {
+        let (width, height) = (u32::from(frame.width), u32::from(frame.height));
+        let shift = if orientation::swaps_sides(survey.orientation) {
+            shift(height, width)
+        } else {
+            shift(width, height)
+        };
+        let shift = if scan.is_reducible() { shift.min(3) } else { 0 };
+        let picture = scan.decode(shift, limits, scratch)?;
+        return Ok((picture.covering(Coverage::new(width, height, shift)), survey.orientation));
+    }
     let (colour, channels) =
         if frame.components.len() == 1 { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
     let pixels_len = usize::from(frame.width) * usize::from(frame.height) * channels;
@@ -69,10 +98,151 @@ fn from_decoder(error: DecodeErrors) -> ImageError {
 }
 
 /// What the markers say of a whole file.
-struct Survey {
+struct Survey<'a> {
     frame: Frame,
     scans: usize,
     orientation: Orientation,
+    /// Marker and contents of the segments before the first scan that tell how to read it.
+    setup: Vec<(u8, &'a [u8])>,
+    /// Contents of the first scan's header, and what follows it.
+    first_scan: (&'a [u8], &'a [u8]),
+}
+
+/// What a scan refers to, by number.
+#[derive(Default)]
+struct Tables {
+    steps: [Option<Steps>; 4],
+    dc: [Option<Table>; 4],
+    ac: [Option<Table>; 4],
+    restart_interval: usize,
+}
+
+impl Tables {
+    /// Takes in a segment of quantisation steps.
+    fn read_steps(&mut self, mut segment: &[u8]) -> Result<(), ImageError> {
+        let malformed = || broken("a quantisation table is malformed");
+        while let [kind, rest @ ..] = segment {
+            let steps: Steps;
+            (steps, segment) = match kind >> 4 {
+                0 => {
+                    let (bytes, rest) = rest.split_first_chunk::<64>().ok_or_else(malformed)?;
+                    (bytes.map(u16::from), rest)
+                }
+                1 => {
+                    let (bytes, rest) = rest.split_first_chunk::<128>().ok_or_else(malformed)?;
+                    let pairs = bytes.as_chunks::<2>().0;
+                    (std::array::from_fn(|k| u16::from_be_bytes(pairs[k])), rest)
+                }
+                _ => return Err(malformed()),
+            };
+            *self.steps.get_mut(usize::from(kind & 15)).ok_or_else(malformed)? = Some(steps);
+        }
+        Ok(())
+    }
+
+    /// Takes in a segment of Huffman tables.
+    fn read_codes(&mut self, mut segment: &[u8]) -> Result<(), ImageError> {
+        while let [kind, rest @ ..] = segment {
+            let (table, rest) = Table::parse(rest)?;
+            let tables = match kind >> 4 {
+                0 => &mut self.dc,
+                1 => &mut self.ac,
+                _ => return Err(broken("a Huffman table is of no kind")),
+            };
+            let place = tables.get_mut(usize::from(kind & 15));
+            *place.ok_or_else(|| broken("a Huffman table has no place"))? = Some(table);
+            segment = rest;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Survey<'a> {
+    /// The one scan of the file, with its tables in `tables`; `None` for files of other kinds.
+    fn scan<'t>(&self, tables: &'t mut Tables) -> Result<Option<Scan<'t>>, ImageError>
+    where
+        'a: 't,
+    {
+        let frame = &self.frame;
+        let channels = frame.components.len();
+        let sequential = !frame.progressive && self.scans == 1;
+        if !sequential || !matches!(channels, 1 | 3) || (channels == 3 && self.is_rgb()) {
+            return Ok(None);
+        }
+        for &(marker, segment) in &self.setup {
+            match (marker, segment) {
+                (0xdb, _) => tables.read_steps(segment)?,
+                (0xc4, _) => tables.read_codes(segment)?,
+                (0xdd, &[high, low]) => {
+                    tables.restart_interval = usize::from(u16::from_be_bytes([high, low]));
+                }
+                (0xdd, _) => return Err(broken("its restart interval is malformed")),
+                _ => {}
+            }
+        }
+        let (header, data) = self.first_scan;
+        let [count, selectors @ ..] = header else { return Err(malformed_scan()) };
+        let (selectors, rest) =
+            selectors.split_at_checked(2 * usize::from(*count)).ok_or_else(malformed_scan)?;
+        if rest.len() != 3 {
+            return Err(malformed_scan());
+        }
+        if usize::from(*count) != channels {
+            return Ok(None);
+        }
+        let mut components = Vec::with_capacity(channels);
+        let parts = frame.components.iter().zip(&frame.names);
+        for ((&(across, down), &(id, steps)), [name, codes]) in
+            parts.zip(selectors.as_chunks::<2>().0)
+        {
+            if id != *name {
+                return Ok(None);
+            }
+            let absent = || broken("its scan refers to a table that is not there");
+            let find = |tables: &'t [Option<Table>; 4], place: u8| {
+                tables.get(usize::from(place)).and_then(Option::as_ref).ok_or_else(absent)
+            };
+            let steps = tables.steps.get(usize::from(steps)).and_then(Option::as_ref);
+            components.push(Component {
+                across: across.into(),
+                down: down.into(),
+                dc: find(&tables.dc, codes >> 4)?,
+                ac: find(&tables.ac, codes & 15)?,
+                steps: steps.ok_or_else(absent)?,
+            });
+        }
+        let scan = Scan {
+            width: frame.width.into(),
+            height: frame.height.into(),
+            components,
+            restart_interval: tables.restart_interval,
+            data,
+        };
+        Ok(Some(scan).filter(Scan::is_regular))
+    }
+
+    /// Whether three components are red, green and blue, as libjpeg decides it: what JFIF holds is
+    /// YCbCr, what Adobe made says so itself, and else it is a matter of names.
+    fn is_rgb(&self) -> bool {
+        let starts = |marker: u8, with: &[u8]| {
+            let mut segments = self.setup.iter();
+            segments.any(|(found, segment)| *found == marker && segment.starts_with(with))
+        };
+        if starts(0xe0, b"JFIF\0") {
+            return false;
+        }
+        let adobe = |(marker, segment): &&(u8, &'a [u8])| {
+            *marker == 0xee && segment.starts_with(b"Adobe") && segment.len() >= 12
+        };
+        match self.setup.iter().find(adobe) {
+            Some((_, segment)) => segment[11] == 0,
+            None => self.frame.names.iter().map(|name| name.0).eq(*b"RGB"),
+        }
+    }
+}
+
+fn malformed_scan() -> ImageError {
+    broken("its scan header is malformed")
 }
 
 /// The start-of-frame segment.
@@ -82,6 +252,8 @@ struct Frame {
     progressive: bool,
     /// Horizontal and vertical sampling factor of each component.
     components: Vec<(u8, u8)>,
+    /// Name and quantisation table of each component.
+    names: Vec<(u8, u8)>,
 }
 
 impl Frame {
@@ -107,17 +279,19 @@ impl Frame {
             return Err(unsupported(format_args!("{count} components")));
         }
         let mut components = Vec::with_capacity(usize::from(*count));
-        for [_id, sampling, _table] in rest.as_chunks::<3>().0 {
+        let mut names = Vec::with_capacity(usize::from(*count));
+        for [id, sampling, table] in rest.as_chunks::<3>().0 {
             let (across, down) = (sampling >> 4, sampling & 15);
             if !(1..=4).contains(&across) || !(1..=4).contains(&down) {
                 return Err(broken("a sampling factor is not from 1 to 4"));
             }
             components.push((across, down));
+            names.push((*id, *table));
         }
         if components.len() != usize::from(*count) {
             return Err(broken("its frame header has the wrong length"));
         }
-        Ok(Self { width, height, progressive: marker == 0xc2, components })
+        Ok(Self { width, height, progressive: marker == 0xc2, components, names })
     }
 
     /// Blocks of 8 x 8 samples, in whole units of all components.
@@ -137,14 +311,16 @@ impl Frame {
     }
 }
 
-impl Survey {
+impl<'a> Survey<'a> {
     /// Walks over all segments and scans to the end-of-image marker. Stops at the frame header
     /// when its size is refused.
-    fn of(bytes: &[u8], limits: &Limits) -> Result<Self, ImageError> {
+    fn of(bytes: &'a [u8], limits: &Limits) -> Result<Self, ImageError> {
         let mut reader = Reader { bytes, at: 2 };
         let mut frame = None;
         let mut scans = 0;
         let mut found = None;
+        let mut setup = Vec::new();
+        let mut first_scan = (&[][..], &[][..]);
         loop {
             let marker = reader.next_marker()?;
             match marker {
@@ -152,9 +328,16 @@ impl Survey {
                 0xd9 => break,
                 // Start of image again, temporary, restarts: without a segment.
                 0xd8 | 0x01 | 0xd0..=0xd7 => {}
-                // Huffman tables, and what only arithmetic coding has.
-                0xc4 | 0xc8 | 0xcc => {
+                // What only arithmetic coding has.
+                0xc8 | 0xcc => {
                     reader.segment()?;
+                }
+                // Huffman and quantisation tables, restart interval, JFIF's and Adobe's notes.
+                0xc4 | 0xdb | 0xdd | 0xe0 | 0xee => {
+                    let segment = reader.segment()?;
+                    if scans == 0 {
+                        setup.push((marker, segment));
+                    }
                 }
                 0xc0..=0xcf => {
                     let segment = reader.segment()?;
@@ -164,7 +347,10 @@ impl Survey {
                     frame = Some(Frame::parse(marker, segment, limits)?);
                 }
                 0xda => {
-                    reader.segment()?;
+                    let segment = reader.segment()?;
+                    if scans == 0 {
+                        first_scan = (segment, bytes.get(reader.at..).unwrap_or_default());
+                    }
                     scans += 1;
                     if scans > limits.max_jpeg_scans {
                         let most = limits.max_jpeg_scans;
@@ -186,7 +372,8 @@ impl Survey {
         if scans == 0 {
             return Err(broken("it has no scan"));
         }
-        Ok(Self { frame, scans, orientation: found.unwrap_or(Orientation::NoTransforms) })
+        let orientation = found.unwrap_or(Orientation::NoTransforms);
+        Ok(Self { frame, scans, orientation, setup, first_scan })
     }
 }
 
@@ -241,7 +428,8 @@ mod tests {
     use super::*;
 
     fn frame(progressive: bool, components: &[(u8, u8)]) -> Frame {
-        Frame { width: 100, height: 50, progressive, components: components.to_vec() }
+        let names = vec![(0, 0); components.len()];
+        Frame { width: 100, height: 50, progressive, components: components.to_vec(), names }
     }
 
     #[test]

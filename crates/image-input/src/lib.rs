@@ -42,7 +42,7 @@ mod simd128;
 mod transform;
 mod webp;
 
-pub use decode::{decode, decode_in};
+pub use decode::{decode, decode_for, decode_in};
 pub use error::{ErrorKind, ImageError, TransformError};
 pub use format::Format;
 pub use limits::Limits;

@@ -11,6 +11,12 @@ pub(crate) fn from_exif(exif: &[u8]) -> Orientation {
     Orientation::from_exif_chunk(tiff).unwrap_or(Orientation::NoTransforms)
 }
 
+/// Whether a picture that is turned upright is as wide as it was high.
+pub(crate) fn swaps_sides(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
+}
+
 /// Turns the picture upright; in place where rows stay rows.
 ///
 /// `DynamicImage::apply_orientation` knows no limit of memory, and its quarter turns write down
@@ -20,10 +26,20 @@ pub(crate) fn apply<'a>(
     picture: Picture<'a>,
     limits: &Limits,
 ) -> Result<Picture<'a>, ImageError> {
-    match picture.channels() {
+    // What is first in the turned picture, as a mirror of columns and of rows before the swap.
+    let (columns, rows) = match orientation {
+        Orientation::NoTransforms | Orientation::Rotate90FlipH => (false, false),
+        Orientation::FlipHorizontal | Orientation::Rotate270 => (true, false),
+        Orientation::FlipVertical | Orientation::Rotate90 => (false, true),
+        Orientation::Rotate180 | Orientation::Rotate270FlipH => (true, true),
+    };
+    let extents = (picture.width(), picture.height());
+    let coverage = picture.coverage().turned(extents, columns, rows, swaps_sides(orientation));
+    let turned = match picture.channels() {
         1 => apply_to::<1>(orientation, picture, limits),
         _ => apply_to::<3>(orientation, picture, limits),
-    }
+    };
+    Ok(turned?.covering(coverage))
 }
 
 fn apply_to<'a, const C: usize>(

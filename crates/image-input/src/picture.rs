@@ -10,6 +10,48 @@ pub struct Picture<'a> {
     height: u32,
     channels: usize,
     pixels: Pixels<'a>,
+    coverage: Coverage,
+}
+
+/// What part of its pixels shows the file's picture: all, unless the file was decoded at a reduced
+/// size that does not divide its extents. In the file's pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Coverage {
+    /// Columns and rows of the file.
+    pub width: u32,
+    pub height: u32,
+    /// Columns before the first that shows something, and rows above it.
+    pub left: u32,
+    pub top: u32,
+    /// Each pixel stands for `2^shift` of the file's in each direction.
+    pub shift: u32,
+}
+
+impl Coverage {
+    pub(crate) fn new(width: u32, height: u32, shift: u32) -> Self {
+        Self { width, height, left: 0, top: 0, shift }
+    }
+
+    /// What a picture of so many pixels shows when left is right and above is below, as said, and
+    /// then rows are columns.
+    pub(crate) fn turned(
+        self,
+        (width, height): (u32, u32),
+        mirror_columns: bool,
+        mirror_rows: bool,
+        swap: bool,
+    ) -> Self {
+        let mirror = |mirrored: bool, pixels: u32, covered: u32, before: u32| {
+            if mirrored { (pixels << self.shift) - covered - before } else { before }
+        };
+        let left = mirror(mirror_columns, width, self.width, self.left);
+        let top = mirror(mirror_rows, height, self.height, self.top);
+        if swap {
+            Self { width: self.height, height: self.width, left: top, top: left, ..self }
+        } else {
+            Self { left, top, ..self }
+        }
+    }
 }
 
 /// Bytes of a picture: its own, or the beginning of memory that was lent for it.
@@ -81,7 +123,16 @@ impl<'a> Picture<'a> {
     ) -> Option<Self> {
         let len = (width as usize).checked_mul(height as usize)?.checked_mul(channels)?;
         let sound = len > 0 && len == pixels.len() && (channels == 1 || channels == 3);
-        sound.then_some(Self { width, height, channels, pixels })
+        let coverage = Coverage::new(width, height, 0);
+        sound.then_some(Self { width, height, channels, pixels, coverage })
+    }
+
+    pub(crate) fn covering(self, coverage: Coverage) -> Self {
+        Self { coverage, ..self }
+    }
+
+    pub(crate) fn coverage(&self) -> Coverage {
+        self.coverage
     }
 
     /// Columns, at least 1.

@@ -37,16 +37,17 @@ impl Kernel {
     /// The kernel for the visible pixels of `axis`.
     pub(crate) fn new(filter: Filter, axis: &Axis) -> Self {
         let visible = axis.skipped..axis.skipped + axis.visible as u64;
-        let source = u64::from(axis.source);
-        if axis.resized == source {
+        // Nothing of what follows rounds otherwise than for a whole picture: both are exact then.
+        let Axis { from, length, .. } = *axis;
+        if axis.resized as f64 == length && from == 0.0 {
             return Self::Pick(visible.map(|position| position as u32).collect());
         }
         let (support, weigh): (f64, fn(f64) -> f64) = match filter {
             // The source pixel in which the centre of the result pixel lies. A centre on an edge
             // goes where the sum of steps rounds to, as in Pillow's `ImagingScaleAffine`.
             Filter::Nearest => {
-                let step = source as f64 / axis.resized as f64;
-                let mut centre = step * 0.5;
+                let step = length / axis.resized as f64;
+                let mut centre = from + step * 0.5;
                 let mut picks = Vec::with_capacity(axis.visible);
                 for position in 0..visible.end {
                     if position >= visible.start {
@@ -61,23 +62,23 @@ impl Kernel {
         };
 
         // `precompute_coeffs` and `normalize_coeffs_8bpc`, expression by expression.
-        let scale = source as f64 / axis.resized as f64;
+        let scale = length / axis.resized as f64;
         let filter_scale = scale.max(1.0);
         let support = support * filter_scale;
         let step = 1.0 / filter_scale;
         let mut first = Vec::with_capacity(axis.visible);
         let mut rows = Vec::with_capacity(axis.visible);
         for position in visible {
-            let centre = (position as f64 + 0.5) * scale;
-            let from = ((centre - support + 0.5) as i64).max(0);
-            let to = ((centre + support + 0.5) as i64).min(source as i64);
+            let centre = from + (position as f64 + 0.5) * scale;
+            let begin = ((centre - support + 0.5) as i64).max(0);
+            let end = ((centre + support + 0.5) as i64).min(i64::from(axis.source));
             let mut weights: Vec<f64> =
-                (from..to).map(|at| weigh((at as f64 - centre + 0.5) * step)).collect();
+                (begin..end).map(|at| weigh((at as f64 - centre + 0.5) * step)).collect();
             let sum: f64 = weights.iter().sum();
             if sum != 0.0 {
                 weights.iter_mut().for_each(|weight| *weight /= sum);
             }
-            first.push(from as u32);
+            first.push(begin as u32);
             rows.push(weights);
         }
         let taps = rows.iter().map(Vec::len).max().unwrap_or(0).next_multiple_of(TAPS);
@@ -307,7 +308,8 @@ mod tests {
     use super::*;
 
     fn axis(source: u32, resized: u64) -> Axis {
-        Axis { source, resized, skipped: 0, start: 0, visible: resized as usize }
+        let (from, length) = (0.0, f64::from(source));
+        Axis { source, from, length, resized, skipped: 0, start: 0, visible: resized as usize }
     }
 
     #[test]

@@ -208,9 +208,30 @@ impl Transform {
         Ok(())
     }
 
+    /// How often a file's extents may be halved for this transform: what is left is at least twice
+    /// what is needed in both directions, so that the resize still weighs four pixels or more.
+    pub(crate) fn reduction(&self, width: u32, height: u32) -> u32 {
+        let Options { resize, filter, .. } = self.options;
+        if filter == Filter::Nearest {
+            // It shows single pixels.
+            return 0;
+        }
+        let tensor = (self.options.height, self.options.width);
+        let (rows, columns) = geometry::place(resize, (height, width), tensor);
+        let enough = |shift: u32| {
+            [&rows, &columns].iter().all(|axis| u64::from(axis.source >> shift) >= 2 * axis.resized)
+        };
+        (1..=3).take_while(|&shift| enough(shift)).last().unwrap_or(0)
+    }
+
     fn place(&self, picture: &Picture<'_>) -> (Axis, Axis) {
         let Options { resize, height, width, .. } = self.options;
-        geometry::place(resize, (picture.height(), picture.width()), (height, width))
+        let file = picture.coverage();
+        let (rows, columns) = geometry::place(resize, (file.height, file.width), (height, width));
+        (
+            rows.reduced(picture.height(), file.top, file.shift),
+            columns.reduced(picture.width(), file.left, file.shift),
+        )
     }
 
     /// Resizes a picture of `S` bytes a pixel as one of `C`; `prepare` turns a row of the former

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses a part, in tests")]
 
+pub mod jpeg;
 pub mod resizes;
 
 use std::{
