@@ -67,12 +67,13 @@ impl Classifier {
         &self.transform
     }
 
-    /// Decodes an image file.
+    /// Decodes an image file, for this model alone: one that is much larger than the model's
+    /// input may come at a reduced size.
     ///
     /// # Errors
     /// [`ClassifyError::Image`].
     pub fn decode(&self, bytes: &[u8]) -> Result<Picture<'static>, ClassifyError> {
-        Ok(image_input::decode(bytes, &self.limits)?)
+        Ok(image_input::decode_for(bytes, &self.limits, &mut [], &self.transform)?)
     }
 
     /// Resizes and normalises a picture straight into the graph's input tensor.
@@ -98,7 +99,7 @@ impl Classifier {
         decoded: impl FnOnce(),
     ) -> Result<(), ClassifyError> {
         let (tensor, scratch) = self.executor.input_and_scratch(&self.input)?;
-        let picture = image_input::decode_in(bytes, &self.limits, scratch)?;
+        let picture = image_input::decode_for(bytes, &self.limits, scratch, &self.transform)?;
         decoded();
         Ok(self.transform.apply(&picture, tensor)?)
     }
