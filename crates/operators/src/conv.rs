@@ -169,6 +169,7 @@ unsafe fn one_group(
         rows: 1,
         columns: 0,
         clamp: conv.activation.clamp(),
+        more_weights: 0,
     };
     match plan {
         Plan::InPlace { chunk } => {
