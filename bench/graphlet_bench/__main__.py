@@ -63,7 +63,13 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--no-http", action="store_true", help="no load over HTTP")
     parser.add_argument("--no-kernels", action="store_true", help="not the kernels' own bench")
-    parser.add_argument("--no-realtime", action="store_true", help="ordinary priority")
+    parser.add_argument("--core", **number, help="core to measure on (default: the last)")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="SCHED_FIFO on that core, if permitted: for a machine that does other work, whose "
+        "work on that core then waits",
+    )
     parser.add_argument("--graphlet", type=Path, default=ROOT / "target/release/graphlet")
     parser.add_argument("--out", type=Path, help="default: docs/benchmarks; --quick: build/bench")
     parser.add_argument("--render", type=Path, metavar="RESULTS.json", help="only write again")
@@ -132,7 +138,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     work = ROOT / "build" / "bench"
     work.mkdir(parents=True, exist_ok=True)
     place = Place(ROOT, shared, work, asked.graphlet.resolve(), Path(sys.executable), litert)
-    placement = Placement.find(realtime=not asked.no_realtime)
+    placement = Placement.find(asked.core, realtime=asked.realtime)
     settings = Settings(
         asked.rounds, asked.runs, cold=0 if asked.quick else 3, memory=not asked.quick
     )

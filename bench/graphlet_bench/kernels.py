@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-_CLASS = re.compile(r"^(?P<name>\S.*?)\s+all .* (?P<ratio>[0-9.]+) of native$")
+_CLASS = re.compile(r"^(?P<name>\S.*?) all +[0-9.]+ ms +[0-9.]+ G/s +(?P<ratio>[0-9.]+)$")
 
 
 class KernelError(Exception):

@@ -35,9 +35,9 @@ class Placement:
     realtime: bool
 
     @classmethod
-    def find(cls, *, realtime: bool = True) -> Placement:
-        """The last core that this process may use; real-time priority if it is permitted."""
-        core = max(os.sched_getaffinity(0))
+    def find(cls, core: int | None = None, *, realtime: bool = False) -> Placement:
+        """The core, or the last that this process may use; real-time priority if permitted."""
+        core = max(os.sched_getaffinity(0)) if core is None else core
         permitted = (
             realtime
             and shutil.which("chrt") is not None

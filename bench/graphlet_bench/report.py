@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 Results = dict[str, Any]
-_KINDS = {"ours": "graphlet", "native": "native", "wasm": "in wasm"}
 
 
 def markdown(results: Results) -> str:
@@ -25,6 +24,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     marks = ["---"] + ["---:"] * (len(head) - 1)
     cells = [head, marks, *rows]
     return ["| " + " | ".join(_cell(c) for c in row) + " |" for row in cells]
+
+
+def _mb(kilobytes: float) -> float:
+    """Megabytes, of kilobytes as /proc counts them: 1,024 bytes."""
+    return kilobytes * 1.024e-3
 
 
 def _cell(text: str) -> str:
@@ -73,11 +77,13 @@ def _model(model: Results) -> Iterator[str]:
 
 
 def _row(row: Results) -> list[str]:
-    name = f"{row['label']} {row['version']}"
-    if row["kind"] != "ours":
-        name += f", {_KINDS[row['kind']]}" if row["kind"] == "native" else ""
-    else:
-        name = f"**{name}**"
+    # "tract in wasmtime" has the version of tract.
+    who, inside, where = row["label"].partition(" in ")
+    name = f"{who} {row['version']}{inside}{where}"
+    if row["kind"] == "ours":
+        name = f"**{row['label']} {row['version']}**"
+    elif row["kind"] == "native":
+        name += ", native"
     if row["reason"]:
         return [name, f"not measured: {row['reason']}", *[""] * 7]
     median, ratio, output = row["median_ms"], row["times_ours"], row.get("output")
@@ -93,8 +99,8 @@ def _row(row: Results) -> list[str]:
         f"{median['low']:.2f}-{median['high']:.2f}",
         f"{ratio['median']:.2f}" if ratio else "",
         f"{row['cold_ms']['median']:.0f}" if "cold_ms" in row else "",
-        f"{memory['pss'] / 1e3:.0f}" if memory else "",
-        f"{memory['rss'] / 1e3:.0f}" if memory else "",
+        f"{_mb(memory['pss']):.0f}" if memory else "",
+        f"{_mb(memory['rss']):.0f}" if memory else "",
         " + ".join(f"{part / 1e6:.1f}" for part in sizes if part),
         verdict,
     ]
@@ -119,7 +125,7 @@ def _http(results: Results) -> Iterator[str]:
             f"{step['requests_per_second'] / http['steps'][0]['requests_per_second']:.2f}",
             f"{step['p50_ms']:.1f}",
             f"{step['p99_ms']:.1f}",
-            f"{step['pss_kb'] / 1e3:.0f}",
+            f"{_mb(step['pss_kb']):.0f}",
         ]
         for step in http["steps"]
     ]
@@ -128,7 +134,7 @@ def _http(results: Results) -> Iterator[str]:
     further = http.get("further_process_kb")
     if further is not None:
         yield ""
-        yield f"A further process of the same model takes {further / 1e3:.1f} MB (PSS)."
+        yield f"A further process of the same model takes {_mb(further):.1f} MB (PSS)."
 
 
 def _targets(targets: Sequence[Results]) -> Iterator[str]:

@@ -55,7 +55,12 @@ class Tools:
 
     @property
     def rust(self) -> Path:
-        """Target folder of the Rust peers; cargo knows itself what is up to date."""
+        """The Rust peers, built."""
+        return self.cache / f"rust-{_digest(*_rust_sources(self.bench / 'peers'))}"
+
+    @property
+    def rust_target(self) -> Path:
+        """Where they are built: as large as they are small."""
         return self.cache / "peers-target"
 
     @property
@@ -65,11 +70,11 @@ class Tools:
 
     def native(self, peer: str) -> Path:
         """A Rust peer for this machine."""
-        return self.rust / "release" / peer
+        return self.rust / peer
 
     def wasm(self, peer: str, suffix: str = "wasm") -> Path:
         """A Rust peer for WASI, as wasm or (``cwasm``) compiled ahead."""
-        return self.rust / WASI / "release" / f"{peer}.{suffix}"
+        return self.rust / f"{peer}.{suffix}"
 
     def set_up(self) -> None:
         """Everything, one step after the other."""
@@ -157,34 +162,36 @@ class Tools:
             raise SetupError("no Chromium here: apt-get install chromium")
 
     def _rust_native(self) -> None:
-        wanted = [self.native(name) for name in (*RUST_PEERS, "wasi-run")]
-        if all(map(_fresh(self.bench / "peers"), wanted)):
+        names = (*RUST_PEERS, "wasi-run")
+        if all(self.native(name).exists() for name in names):
             return
         self._missing("tract, rten and a wasmtime runner (release builds, some minutes)")
         manifest = str(self.bench / "peers" / "Cargo.toml")
         command = ["cargo", "build", "--release", "--locked", "--manifest-path", manifest]
-        self._run("rust", command, environment={"CARGO_TARGET_DIR": str(self.rust)})
-        for path in wanted:
-            path.touch()
+        self._run("rust", command, environment={"CARGO_TARGET_DIR": str(self.rust_target)})
+        self.rust.mkdir(exist_ok=True)
+        for name in names:
+            shutil.copy(self.rust_target / "release" / name, self.rust)
 
     def _rust_wasi(self) -> None:
         if "rust" in self.reasons:
             raise SetupError(self.reasons["rust"])
-        wanted = [self.wasm(name, "cwasm") for name in RUST_PEERS]
-        if all(map(_fresh(self.bench / "peers"), wanted)):
+        if all(self.wasm(name, "cwasm").exists() for name in RUST_PEERS):
             return
         self._missing("tract and rten for wasm32-wasip1 (release builds, some minutes)")
         cargo, environment, flags = guest_toolchain()
         manifest = str(self.bench / "peers" / "Cargo.toml")
         command = [cargo, "build", "--release", "--locked", "--manifest-path", manifest]
         packages = [word for name in RUST_PEERS for word in ("-p", name)]
-        environment |= {"CARGO_TARGET_DIR": str(self.rust)}
+        environment |= {"CARGO_TARGET_DIR": str(self.rust_target)}
         self._run("wasi", [*command, *flags, "--target", WASI, *packages], environment=environment)
         for name in RUST_PEERS:
             self.say(f"compiling {name} for this machine, as wasmtime would at its first start")
+            shutil.copy(self.rust_target / WASI / "release" / f"{name}.wasm", self.rust)
             runner, code = self.native("wasi-run"), self.wasm(name, "cwasm")
             arguments = ["compile", str(self.wasm(name)), str(code)]
             self._run("wasi", [str(runner), *arguments])
+        shutil.rmtree(self.rust_target, ignore_errors=True)
 
     def _oha(self) -> None:
         if self.oha.exists():
@@ -227,11 +234,5 @@ def _digest(*files: Path) -> str:
     return found.hexdigest()[:12]
 
 
-def _fresh(sources: Path) -> Callable[[Path], bool]:
-    """Whether a built file is newer than all sources."""
-    newest = max(
-        path.stat().st_mtime
-        for pattern in ("**/*.rs", "**/Cargo.toml", "Cargo.lock")
-        for path in sources.glob(pattern)
-    )
-    return lambda path: path.exists() and path.stat().st_mtime >= newest
+def _rust_sources(folder: Path) -> list[Path]:
+    return sorted(p for end in ("**/*.rs", "**/Cargo.toml", "Cargo.lock") for p in folder.glob(end))

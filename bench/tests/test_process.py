@@ -84,4 +84,5 @@ def test_a_browser_is_pinned_without_the_priority_of_others() -> None:
     assert placed.command(["peer"]) == ["chrt", "-f", "10", *pinned]
     assert placed.command(["peer"], realtime=False) == pinned
     assert Placement(core=2, realtime=False).command(["peer"]) == pinned
-    assert Placement.find(realtime=False).core in os.sched_getaffinity(0)
+    assert Placement.find().core in os.sched_getaffinity(0)
+    assert Placement.find(0) == Placement(core=0, realtime=False)

@@ -102,7 +102,7 @@ def test_an_absent_peer_shows_its_reason_and_a_wrong_output_is_called_wrong(
     assert "not measured: no node here" in text
     assert "**WRONG** (0.3)" in text
     assert "Not measured: no models here." in text
-    assert "| **graphlet 1.2** | 20.00 | 19.50-24.00 | 1.50 | 80 | 40 | 50 | 14.0 |" in text
+    assert "| **graphlet 1.2** | 20.00 | 19.50-24.00 | 1.50 | 80 | 41 | 51 | 14.0 |" in text
 
 
 def test_every_plot_is_well_formed_and_shows_its_labels(results: dict[str, Any]) -> None:

@@ -87,7 +87,8 @@ impl Options {
 /// What `infer` gives, and what printing and writing give.
 pub fn run(options: &Options, mut infer: impl FnMut() -> Result<Vec<f32>>) -> Result<()> {
     let mut output = infer()?;
-    let label = output.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |best| best.0);
+    let label =
+        output.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |best| best.0);
     let mut out = stdout().lock();
     writeln!(out, "{{\"event\":\"first\",\"label\":{label}}}")?;
     out.flush()?;

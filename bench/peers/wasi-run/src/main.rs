@@ -8,8 +8,7 @@
 
 use std::{env, fs, path::Path, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
-use wasmtime::{Config, Engine, Linker, Module, Store};
+use wasmtime::{Config, Engine, Linker, Module, Result, Store, bail, error::Context as _};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, p1::WasiP1Ctx};
 
 fn main() -> Result<ExitCode> {
@@ -25,7 +24,7 @@ fn main() -> Result<ExitCode> {
 fn engine() -> Result<Engine> {
     let mut config = Config::new();
     config.wasm_relaxed_simd(true);
-    Ok(Engine::new(&config)?)
+    Engine::new(&config)
 }
 
 fn compile(module: &Path, code: &Path) -> Result<ExitCode> {
@@ -58,7 +57,7 @@ fn run(code: &Path, folder: &Path, arguments: &[&str]) -> Result<ExitCode> {
         Err(error) => match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(0)) => Ok(ExitCode::SUCCESS),
             Some(_) => Ok(ExitCode::FAILURE),
-            None => Err(error.into()),
+            None => Err(error),
         },
     }
 }
