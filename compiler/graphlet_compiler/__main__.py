@@ -66,11 +66,12 @@ def _run(options: argparse.Namespace, events: Events) -> None:
         events.emit(onnx_facts.facts(options.onnx))
         return
     if options.command == "compile" and options.tensors is not None:
-        from graphlet_compiler import pipeline, tensors
+        from graphlet_compiler import pipeline, tensors, tuning
 
         simd = None if options.simd is None else spec.Simd(options.simd)
         tensor_spec = tensors.load(options.tensors)
-        pipeline.compile_to(tensor_spec, options.onnx, options.out, events, simd)
+        tuner = tuning.load(options.choices, listing=options.list_choices)
+        pipeline.compile_to(tensor_spec, options.onnx, options.out, events, simd, tuner)
         return
     model = spec.load(options.spec)
     if options.command == "check":
@@ -82,10 +83,11 @@ def _run(options: argparse.Namespace, events: Events) -> None:
 
         events.emit(reference.reference(model, options.onnx, options.tensors, options.out))
     else:
-        from graphlet_compiler import pipeline
+        from graphlet_compiler import pipeline, tuning
 
         simd = None if options.simd is None else spec.Simd(options.simd)
-        pipeline.compile_to(model, options.onnx, options.out, events, simd)
+        tuner = tuning.load(options.choices, listing=options.list_choices)
+        pipeline.compile_to(model, options.onnx, options.out, events, simd, tuner)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,6 +119,17 @@ def _parser() -> argparse.ArgumentParser:
         "--simd",
         choices=("none", "simd128", "relaxed"),
         help="vector instructions (default: what the specification says)",
+    )
+    build.add_argument(
+        "--choices",
+        type=Path,
+        metavar="FILE",
+        help="how layers are to be computed, as JSON: from the layer's name to the variant's",
+    )
+    build.add_argument(
+        "--list-choices",
+        action="store_true",
+        help="list in the report every layer that can be computed in several ways",
     )
     reference.add_argument(
         "--tensors", type=Path, required=True, metavar="DIR", help="inputs as .npy files"

@@ -7,13 +7,11 @@ import numpy as np
 from graphlet_compiler.graph import Graph, Node, Shape
 from graphlet_compiler.kernels import (
     Conv2d,
-    Dense,
     DepthwiseConv2d,
     Geometry,
     GlobalAveragePool,
     KernelCall,
     MaxPool2d,
-    WinogradConv2d,
 )
 from graphlet_compiler.packing import CONV_LANES
 
@@ -32,6 +30,8 @@ def conv_geometry(
 ) -> Geometry:
     """Which kernel a convolution takes, reading a tensor of shape ``source``.
 
+    Where several can, the graph's tuner decides.
+
     ``extra`` is padding at top and left from a separate operator before it.
     """
     n, ic, ih, iw = source
@@ -44,11 +44,11 @@ def conv_geometry(
     pt, pl = top + extra[0], left + extra[1]
     if groups == ic == oc and groups > 1:
         return DepthwiseConv2d(n, ic, ih, iw, oh, ow, kh, kw, sh, sw, dh, dw, pt, pl)
-    whole = (ih, iw, oh, ow, kh, kw, pt, pl, groups) == (1, 1, 1, 1, 1, 1, 0, 0, 1)
-    if whole and pointwise_as_dense:
-        return Dense(n, ic, oc)
     plain = Conv2d(n, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, dh, dw, pt, pl, groups)
-    return WinogradConv2d(n, ic, ih, iw, oc, oh, ow, pt, pl) if _gains(plain) else plain
+    whole = (ih, iw, oh, ow, kh, kw, pt, pl, groups) == (1, 1, 1, 1, 1, 1, 0, 0, 1)
+    dense = whole and pointwise_as_dense
+    default = "dense" if dense else "winograd" if _gains(plain) else "direct"
+    return graph.tuner.conv(node.name, plain, default, dense=dense)
 
 
 def _gains(conv: Conv2d) -> bool:

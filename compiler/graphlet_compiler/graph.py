@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from graphlet_compiler.kernels import KernelCall
+from graphlet_compiler.tuning import Tuner
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -82,6 +83,8 @@ class Graph:
     declared_outputs: list[str] = field(default_factory=list)
     # Whether it reads a picture; otherwise tensors of any type and number go in and come out.
     image: bool = True
+    # Decides where a layer can be computed in several ways.
+    tuner: Tuner = field(default_factory=Tuner)
     shapes: dict[str, Shape] = field(default_factory=dict)
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
 

@@ -125,7 +125,7 @@ def import_graph(graph: Graph) -> tuple[Any, list[Node]]:
 def fuse(module: Any, graph: Graph) -> Any:
     """Lowers what is left to TVM functions and fuses neighbours into one."""
     try:
-        return _fuse(module)
+        return _fuse(module, graph)
     except Exception as error:
         # TVM says what it could not lower, but not which node that came from.
         if blamed := _blame(graph):
@@ -133,7 +133,7 @@ def fuse(module: Any, graph: Graph) -> Any:
         raise
 
 
-def _fuse(module: Any) -> Any:
+def _fuse(module: Any, graph: Graph) -> Any:
     transform = relax.transform
     module = transform.LegalizeOps()(module)
     for block in module["main"].body.blocks:
@@ -149,7 +149,8 @@ def _fuse(module: Any) -> Any:
         transform.FuseTIR(),
         transform.DeadCodeElimination(),
     )
-    return schedule.schedule(schedule.mark_views(tvm.transform.Sequential(passes)(module)))
+    module = schedule.mark_views(tvm.transform.Sequential(passes)(module))
+    return schedule.schedule(module, graph.tuner)
 
 
 def _blame(graph: Graph) -> list[Detail]:
@@ -170,7 +171,7 @@ def _blame(graph: Graph) -> list[Detail]:
             if name and name != variable
         }
         try:
-            _fuse(import_graph(alone)[0])
+            _fuse(import_graph(alone)[0], alone)
         except Exception as error:
             found.append(_refusal(node, error))
     return found

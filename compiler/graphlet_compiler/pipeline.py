@@ -28,6 +28,7 @@ from graphlet_compiler.graph import Graph
 from graphlet_compiler.macs import Fallback
 from graphlet_compiler.spec import ModelSpec, Simd
 from graphlet_compiler.tensors import TensorSpec
+from graphlet_compiler.tuning import Tuner
 
 if TYPE_CHECKING:
     from graphlet_compiler.graph_json import ExecutorGraph
@@ -44,11 +45,17 @@ class Compiled:
 
 
 def compile_to(
-    spec: ModelSpec | TensorSpec, onnx: Path, out: Path, events: Events, simd: Simd | None = None
+    spec: ModelSpec | TensorSpec,
+    onnx: Path,
+    out: Path,
+    events: Events,
+    simd: Simd | None = None,
+    tuner: Tuner | None = None,
 ) -> None:
     """Compiles the model and writes the artifacts into ``out``."""
     events.plan(len(_PHASES))
-    compiled = compile_model(spec if simd is None else replace(spec, simd=simd), onnx, events)
+    spec = spec if simd is None else replace(spec, simd=simd)
+    compiled = compile_model(spec, onnx, events, tuner)
     events.phase("write")
     artifacts.write(out, compiled.files)
     report = compiled.report
@@ -56,8 +63,10 @@ def compile_to(
     events.emit({"event": "done"} | {key: report[key] for key in summary})
 
 
-def compile_model(spec: ModelSpec | TensorSpec, onnx: Path, events: Events) -> Compiled:
-    """Compiles the model; the same input gives the same bytes."""
+def compile_model(
+    spec: ModelSpec | TensorSpec, onnx: Path, events: Events, tuner: Tuner | None = None
+) -> Compiled:
+    """Compiles the model; the same input and choices give the same bytes."""
     events.phase("load")
     model = onnx_file.load(onnx)
     operators = onnx_facts.operators(model)
@@ -67,6 +76,7 @@ def compile_model(spec: ModelSpec | TensorSpec, onnx: Path, events: Events) -> C
     else:
         graph = prepare.open_graph(expanded, spec)
     del model, expanded  # The weights live on as arrays.
+    graph.tuner = tuner or Tuner()
 
     events.phase("simplify")
     simplify.simplify(graph)
@@ -143,13 +153,26 @@ def _report(
         "functions": functions,
         "object_bytes": object_bytes,
         "fallbacks": [fallback.as_json() for fallback in fallbacks],
-        "nodes": [_call_json(node) for node in executor.nodes if node.function is not None],
+        "nodes": [
+            _call_json(node) | {"layers": _layers(node, graph.tuner)}
+            for node in executor.nodes
+            if node.function is not None
+        ],
+        "tuning": graph.tuner.as_json(),
         "versions": versions(),
     }
 
 
 def _tensor_json(graph: Graph, name: str, declared: str) -> dict[str, Any]:
     return {"name": declared, "shape": list(graph.shapes[name]), "dtype": str(graph.dtypes[name])}
+
+
+def _layers(node: Any, tuner: Tuner) -> list[str]:
+    """The layers that a call computes, as far as there is something to choose."""
+    origin = node.origin
+    names = [] if origin is None else [part.name for part in origin.parts or (origin,)]
+    found = [tuner.of_node.get(name) for name in names] + [tuner.of_function.get(node.function)]
+    return sorted({layer for layer in found if layer is not None})
 
 
 def _call_json(node: Any) -> dict[str, Any]:

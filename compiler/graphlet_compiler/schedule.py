@@ -14,6 +14,9 @@ import tvm
 import tvm_ffi
 from tvm import relax, s_tir, sym, tirx
 
+from graphlet_compiler import loops
+from graphlet_compiler.tuning import Tuner
+
 # Beyond so many operations a value is not computed again for each that reads it.
 _CHEAP = 8
 
@@ -39,13 +42,20 @@ def _reshapes(function: Any) -> bool:
     return before == after and bool(relax.analysis.has_reshape_pattern(function))
 
 
-def schedule(module: Any) -> Any:
+def schedule(module: Any, tuner: Tuner) -> Any:
     """The module with the loops of every function of TVM's own rewritten."""
     functions = {
-        variable: _schedule(function) if _has_blocks(function) else function
+        variable: _tuned(variable.name_hint, function, tuner) if _has_blocks(function) else function
         for variable, function in module.functions.items()
     }
     return tvm.IRModule(functions, attrs=module.attrs)
+
+
+def _tuned(name: str, function: Any, tuner: Tuner) -> Any:
+    if function.attrs.get(VIEW, False):
+        return function  # Never called.
+    variants = loops.variants(function, lambda: _schedule(function))
+    return tuner.loops(name, loops.layer(name, function), variants)
 
 
 def _has_blocks(function: Any) -> bool:

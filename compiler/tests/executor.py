@@ -29,6 +29,7 @@ from graphlet_compiler.errors import UnsupportedOperatorError
 from graphlet_compiler.graph import Graph
 from graphlet_compiler.graph_json import ExecutorGraph
 from graphlet_compiler.spec import ModelSpec
+from graphlet_compiler.tuning import Tuner
 
 Array = NDArray[Any]
 
@@ -36,8 +37,9 @@ Array = NDArray[Any]
 class Executor:
     """A model compiled for this machine."""
 
-    def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
+    def __init__(self, model: onnx.ModelProto, spec: ModelSpec, tuner: Tuner | None = None) -> None:
         self.graph: Graph = prepare.open_graph(onnx_file.expand(model), spec)
+        self.graph.tuner = tuner or Tuner()
         simplify.simplify(self.graph)
         if unsupported := importer.unsupported(self.graph):
             raise UnsupportedOperatorError.of(unsupported)

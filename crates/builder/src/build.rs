@@ -1,6 +1,7 @@
 //! The whole build, step by step.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -12,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    BuildError, Event, GRAPH_SECTION, GuestKind, Home, LAYERS_SECTION, Progress, compiler, guest,
+    BuildError, Event, GRAPH_SECTION, GuestKind, Home, LAYERS_SECTION, Progress, Unused, compiler,
+    guest,
     join::{self, Guest},
     layers, preinit, tensors,
+    tuning::{self, Selection},
 };
 
 /// Name of the custom section that tells people what a module holds.
@@ -98,6 +101,7 @@ pub fn read_model(home: &Home, at: &Path) -> Result<(ModelSpec, PathBuf, Vec<Str
     if let Some(facts) = settle("model.onnx", facts, &mut failed) {
         draft.compare(&facts, labels.as_ref().map(Vec::len));
     }
+    settle("compile.tuning", Some(tuning::log_of(draft.tuning(), at)), &mut failed);
     let alone = draft.is_faultless() && failed.len() == 1;
     for (key, error) in failed {
         if alone {
@@ -168,8 +172,8 @@ fn read_labels(name: &str, at: &Path) -> Result<Vec<String>, BuildError> {
     parse_labels(&bytes).map_err(|source| BuildError::Labels { path, source })
 }
 
-/// Builds a module: spec and ONNX checked, compiled, linked and validated. Nothing is written
-/// but caches and `artifacts`.
+/// Builds a module: spec and ONNX checked, compiled as the tuning log says, linked and validated.
+/// Nothing is written but caches and `artifacts`.
 ///
 /// # Errors
 /// [`BuildError`]; see its variants.
@@ -178,9 +182,38 @@ pub fn build(
     options: &BuildOptions,
     progress: &mut dyn Progress,
 ) -> Result<Built, BuildError> {
+    build_as(home, options, None, progress)
+}
+
+/// As [`build`], with these choices by layer instead of a tuning log's. The report lists what
+/// there is to choose from.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with_choices(
+    home: &Home,
+    options: &BuildOptions,
+    choices: &BTreeMap<String, String>,
+    progress: &mut dyn Progress,
+) -> Result<Built, BuildError> {
+    build_as(home, options, Some(choices), progress)
+}
+
+fn build_as(
+    home: &Home,
+    options: &BuildOptions,
+    choices: Option<&BTreeMap<String, String>>,
+    progress: &mut dyn Progress,
+) -> Result<Built, BuildError> {
     let (mut spec, onnx, labels) =
         step(progress, "checking spec and ONNX file", |_| read_model(home, &options.spec))?;
     spec.compile.simd = options.simd.unwrap_or(spec.compile.simd);
+    let selection = match choices {
+        Some(choices) => Selection { choices: choices.clone(), unused: Vec::new() },
+        None => tuning::log_of(spec.compile.tuning.as_deref(), &options.spec)?
+            .map(|log| log.select(spec.compile.simd))
+            .unwrap_or_default(),
+    };
 
     let toolchain = options.kind.toolchain()?;
     let simd = spec.compile.simd;
@@ -190,7 +223,16 @@ pub fn build(
 
     let scratch = tempfile::tempdir()
         .map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;
-    let report = compiler::compile(home, &spec, &onnx, simd, scratch.path(), progress)?;
+    let input = compiler::Input {
+        spec: &spec,
+        onnx: &onnx,
+        choices: &selection.choices,
+        listing: choices.is_some(),
+    };
+    let report = compiler::compile(home, &input, scratch.path(), progress)?;
+    for unused in selection.unused.into_iter().chain(unknown(&report)) {
+        progress.event(Event::Untuned(unused));
+    }
     let (module, card) = step(progress, "linking", |_| {
         assemble(&toolchain, options.kind, &library, &spec, &labels, &report, scratch.path())
     })?;
@@ -198,6 +240,18 @@ pub fn build(
         keep(scratch.path(), folder)?;
     }
     Ok(Built { module, spec, card, report })
+}
+
+/// Choices that the compiler could not use.
+fn unknown(report: &Value) -> Vec<Unused> {
+    let unknown = report["tuning"]["unknown"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let unused = |unknown: &Value| Unused {
+        layer: text(&unknown["layer"]),
+        choice: text(&unknown["choice"]),
+        reason: text(&unknown["reason"]),
+    };
+    unknown.iter().map(unused).collect()
 }
 
 pub(crate) fn step<T>(

@@ -1,6 +1,7 @@
 //! Calls the compiler package (Python, TVM) and reads its answers.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Command, Stdio},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use model_spec::{ModelSpec, OnnxFacts, SimdLevel};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{BuildError, Event, Home, Progress, guest::last_lines};
@@ -60,7 +61,11 @@ pub fn facts(home: &Home, onnx: &Path) -> Result<OnnxFacts, BuildError> {
 pub fn check(home: &Home, spec: &ModelSpec, onnx: &Path) -> Result<Value, BuildError> {
     let folder = tempfile::tempdir().map_err(temporary)?;
     let mut command = python(home, "check")?;
-    command.arg("--spec").arg(write_spec(spec, folder.path())?).arg("--onnx").arg(absolute(onnx));
+    command
+        .arg("--spec")
+        .arg(write_json("spec", spec, folder.path())?)
+        .arg("--onnx")
+        .arg(absolute(onnx));
     answer(command)
 }
 
@@ -76,9 +81,26 @@ pub fn reference(
 ) -> Result<Value, BuildError> {
     let folder = tempfile::tempdir().map_err(temporary)?;
     let mut command = python(home, "reference")?;
-    command.arg("--spec").arg(write_spec(spec, folder.path())?).arg("--onnx").arg(absolute(onnx));
+    command
+        .arg("--spec")
+        .arg(write_json("spec", spec, folder.path())?)
+        .arg("--onnx")
+        .arg(absolute(onnx));
     command.arg("--tensors").arg(absolute(tensors));
     answer(command)
+}
+
+/// What [`compile`] compiles.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The spec, with the SIMD level to build for.
+    pub spec: &'a ModelSpec,
+    /// The ONNX file.
+    pub onnx: &'a Path,
+    /// How layers are to be computed, by their names; the others take their defaults.
+    pub choices: &'a BTreeMap<String, String>,
+    /// Whether the report is to list every layer that can be computed in several ways.
+    pub listing: bool,
 }
 
 /// Compiles a model: writes `graph.json`, `graph.params`, `graph.o`, `libgraph_wasm32.a` and
@@ -89,15 +111,17 @@ pub fn reference(
 /// [`BuildError::CompilerCrashed`] when it ended without an answer.
 pub fn compile(
     home: &Home,
-    spec: &ModelSpec,
-    onnx: &Path,
-    simd: SimdLevel,
+    input: &Input<'_>,
     out: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Value, BuildError> {
     let mut command = python(home, "compile")?;
-    command.arg("--spec").arg(write_spec(spec, out)?);
-    run_compile(command, onnx, simd, out, progress)
+    command.arg("--spec").arg(write_json("spec", input.spec, out)?);
+    command.arg("--choices").arg(write_json("choices", input.choices, out)?);
+    if input.listing {
+        command.arg("--list-choices");
+    }
+    run_compile(command, input.onnx, input.spec.compile.simd, out, progress)
 }
 
 /// Compiles a model whose inputs and outputs are tensors of any number and type, as
@@ -141,10 +165,14 @@ fn temporary(source: std::io::Error) -> BuildError {
     BuildError::Write { path: std::env::temp_dir(), source }
 }
 
-fn write_spec(spec: &ModelSpec, folder: &Path) -> Result<std::path::PathBuf, BuildError> {
-    let path = folder.join("spec.json");
-    let json = serde_json::to_vec(spec)
-        .map_err(|source| BuildError::CompilerOutput { what: "spec", source: Box::new(source) })?;
+fn write_json(
+    what: &'static str,
+    value: &impl Serialize,
+    folder: &Path,
+) -> Result<std::path::PathBuf, BuildError> {
+    let path = folder.join(format!("{what}.json"));
+    let json = serde_json::to_vec(value)
+        .map_err(|source| BuildError::CompilerOutput { what, source: Box::new(source) })?;
     std::fs::write(&path, json)
         .map_err(|source| BuildError::Write { path: path.clone(), source })?;
     Ok(absolute(&path))

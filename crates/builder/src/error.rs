@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use model_spec::{LabelError, Mistakes};
 
+use crate::TuningError;
+
 /// A module could not be built. Nothing half-written is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,6 +60,15 @@ pub enum BuildError {
         onnx: PathBuf,
         /// The `model.toml`.
         spec: PathBuf,
+    },
+    /// The tuning log of a model cannot be used.
+    #[error("{}", path.display())]
+    Tuning {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: TuningError,
     },
     /// The folder with graphlet's own sources was not found.
     #[error("graphlet's own folder (with `compiler/` and `actor/`) was not found")]
@@ -173,6 +184,13 @@ impl BuildError {
                 }
                 _ => None,
             },
+            BuildError::Tuning { path, source: TuningError::Absent } => Some(format!(
+                "`graphlet tune` writes {}; without `tuning` under [compile], defaults are used",
+                path.display()
+            )),
+            BuildError::Tuning { path, .. } => {
+                Some(format!("remove {} and let `graphlet tune` write it anew", path.display()))
+            }
             BuildError::Compiler { hint, .. } if !hint.is_empty() => Some(hint.clone()),
             _ => None,
         }
@@ -181,6 +199,9 @@ impl BuildError {
     /// True for mistakes in what the user wrote (exit code 2), false for everything that failed
     /// (exit code 1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, BuildError::Spec { .. } | BuildError::Labels { .. })
+        matches!(
+            self,
+            BuildError::Spec { .. } | BuildError::Labels { .. } | BuildError::Tuning { .. }
+        )
     }
 }

@@ -19,8 +19,9 @@ mod object;
 mod preinit;
 mod progress;
 mod tensors;
+mod tuning;
 
-pub use build::{BuildOptions, Built, Card, build, read_model};
+pub use build::{BuildOptions, Built, Card, build, build_with_choices, read_model};
 pub use error::BuildError;
 pub use guest::GuestKind;
 pub use guest_toolchain::GuestToolchain;
@@ -28,3 +29,6 @@ pub use home::Home;
 pub use layers::{LAYERS_SECTION, Layer};
 pub use progress::{Event, Progress, Silent};
 pub use tensors::{BuiltTensors, GRAPH_ABI, GRAPH_SECTION, TensorOptions, build_tensors};
+pub use tuning::{
+    EngineId, EngineLog, LayerLog, TUNING_FILE, Trial, TuningError, TuningLog, Unused, tuning_path,
+};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Unused;
+
 /// One thing worth telling.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -24,6 +26,8 @@ pub enum Event {
         /// Why no kernel fits.
         reason: String,
     },
+    /// A choice of the tuning log is not used.
+    Untuned(Unused),
     /// The step that was running ended.
     Done {
         /// What it did.

@@ -16,6 +16,7 @@ mod registries;
 mod serve;
 mod shape;
 mod trust;
+mod tuner;
 mod units;
 
 use std::process::ExitCode;

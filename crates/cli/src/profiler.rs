@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use builder::{LAYERS_SECTION, Layer};
 use claims::VerifiedModule;
+use host::Host;
 use wire::{ProfileAnswer, ProfileRequest, Request};
 
 use crate::{commands::refusal, exit::Usage, serve::Single, shape::Shape};
@@ -49,10 +50,10 @@ impl Profiler {
     ///
     /// # Errors
     /// [`Usage`] for a module that is no such actor; otherwise when it does not start.
-    pub fn start(module: &VerifiedModule, path: &Path) -> Result<Self> {
+    pub fn start(host: &Host, module: &VerifiedModule, path: &Path) -> Result<Self> {
         let layers = layers(module.bytes(), path)?;
-        let actor =
-            Single::start(module).with_context(|| format!("cannot run {}", path.display()))?;
+        let actor = Single::start_on(host, module)
+            .with_context(|| format!("cannot run {}", path.display()))?;
         Ok(Profiler { actor, layers })
     }
 

@@ -56,6 +56,10 @@ impl Progress for Display {
             Event::Done { name, took } if !self.quiet => {
                 self.line(&format!("{:>8.2} s  {name}", took.as_secs_f64()));
             }
+            Event::Untuned(unused) => self.line(&format!(
+                "warning: the tuning log's choice for `{}` is not used (`{}`): {}",
+                unused.layer, unused.choice, unused.reason
+            )),
             Event::Fallback { node, operator, macs, share, reason } => {
                 if self.fallbacks == 0 {
                     self.line("warning: these nodes have no kernel and run in generated loops:");

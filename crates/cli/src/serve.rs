@@ -75,8 +75,16 @@ impl Single {
     /// # Errors
     /// When the module is no actor, or does not start.
     pub fn start(module: &VerifiedModule) -> Result<Self> {
+        Self::start_on(&host()?.build()?, module)
+    }
+
+    /// As [`Single::start`], on a host of the caller's.
+    ///
+    /// # Errors
+    /// As [`Single::start`].
+    pub fn start_on(host: &Host, module: &VerifiedModule) -> Result<Self> {
         let options = LoadOptions::default();
-        let instance = host()?.build()?.instance(module, &options)?;
+        let instance = host.instance(module, &options)?;
         Ok(Single { instance, call_time: options.call_time })
     }
 

@@ -41,6 +41,11 @@ impl Draft {
         Some(self.spec.output.labels.as_str()).filter(|name| !name.is_empty())
     }
 
+    /// Name of the tuning log, if one is named.
+    pub fn tuning(&self) -> Option<&str> {
+        self.spec.compile.tuning.as_deref()
+    }
+
     /// True when no mistake was found yet.
     pub fn is_faultless(&self) -> bool {
         self.mistakes.is_empty()
@@ -107,6 +112,7 @@ fn rests_on(key: &str) -> &'static [&'static str] {
         "output.top_k" => &["output.top_k"],
         "compile.threads" => &["compile.threads"],
         "compile.quantisation" => &["compile.quantisation"],
+        "compile.tuning" => &["compile.tuning"],
         _ => &[],
     }
 }

@@ -253,8 +253,9 @@ impl Reader<'_> {
             quantisation: self
                 .optional(&mut table, "quantisation", Self::word)
                 .unwrap_or(Quantisation::None),
+            tuning: self.optional(&mut table, "tuning", Self::string),
         };
-        self.rest(&table, &["simd", "threads", "quantisation"]);
+        self.rest(&table, &["simd", "threads", "quantisation", "tuning"]);
         compile
     }
 

@@ -288,6 +288,9 @@ pub struct Compile {
     /// Weight and activation quantisation; only `none` is carried out today.
     #[serde(default)]
     pub quantisation: Quantisation,
+    /// The tuning log, relative to `model.toml`; without one, `tuning.json` if that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<String>,
 }
 
 impl Default for Compile {
@@ -296,6 +299,7 @@ impl Default for Compile {
             simd: SimdLevel::default(),
             threads: default_threads(),
             quantisation: Quantisation::default(),
+            tuning: None,
         }
     }
 }

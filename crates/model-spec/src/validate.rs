@@ -51,6 +51,12 @@ impl ModelSpec {
                 found.push(Mistake::new(key, "must not be empty"));
             }
         }
+        if self.compile.tuning.as_deref() == Some("") {
+            found.push(
+                Mistake::new("compile.tuning", "must not be empty")
+                    .hint("leave the key out to use tuning.json beside this file, if it is there"),
+            );
+        }
     }
 
     fn check_shape(&self, found: &mut Vec<Mistake>) {

@@ -64,8 +64,9 @@ enum Kind {
     Graph,
 }
 
+/// Vector instructions, as the command line spells them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Simd {
+pub enum Simd {
     /// Plain WebAssembly
     None,
     /// 128-bit SIMD
@@ -75,7 +76,8 @@ enum Simd {
 }
 
 impl Simd {
-    fn level(self) -> SimdLevel {
+    /// The same as a spec has it.
+    pub fn level(self) -> SimdLevel {
         match self {
             Simd::None => SimdLevel::None,
             Simd::Simd128 => SimdLevel::Simd128,

@@ -19,6 +19,7 @@ mod pull;
 mod push;
 mod run;
 pub mod sign;
+mod tune;
 mod verify;
 
 use std::{
@@ -41,6 +42,7 @@ pub enum Command {
     Run(run::Args),
     Classify(classify::Args),
     Profile(profile::Args),
+    Tune(tune::Args),
     Check(check::Args),
     #[command(subcommand)]
     Graph(graph::Command),
@@ -72,6 +74,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => run::run(&args),
         Command::Classify(args) => classify::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Graph(command) => graph::run(&command),
         Command::Init(args) => init::run(&args),

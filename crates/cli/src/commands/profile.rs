@@ -18,7 +18,7 @@ use crate::{
     ceiling::Ceiling,
     files::printable,
     profiler::{Profiler, Round, Whole},
-    serve::verified,
+    serve::{host, verified},
 };
 
 /// Show where a model's time goes, layer by layer
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let module = verified(&args.module, args.dangerously_allow_unsigned)?;
     let image = fs::read(&args.image)
         .with_context(|| format!("{} cannot be read", args.image.display()))?;
-    let mut profiler = Profiler::start(&module, &args.module)?;
+    let mut profiler = Profiler::start(&host()?.build()?, &module, &args.module)?;
     let mut ceiling = Ceiling::new()?;
     let mut samples = Samples::default();
     for round in 0..WARM_UPS + args.repeat {
