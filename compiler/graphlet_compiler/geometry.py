@@ -6,6 +6,7 @@ import numpy as np
 
 from graphlet_compiler.graph import Graph, Node, Shape
 from graphlet_compiler.kernels import (
+    AveragePool2d,
     Conv2d,
     DepthwiseConv2d,
     Geometry,
@@ -72,16 +73,40 @@ def pool_kernel(graph: Graph, node: Node) -> KernelCall | None:
         return KernelCall(GlobalAveragePool(n, c, ih * iw))
     if node.op == "GlobalMaxPool":
         return KernelCall(MaxPool2d(n, c, ih, iw, 1, 1, ih, iw, 1, 1, 0, 0))
-    if node.op != "MaxPool" or any(d != 1 for d in node.attr("dilations", ())):
+    if node.op not in ("MaxPool", "AveragePool") or any(d != 1 for d in node.attr("dilations", ())):
         return None
     kh, kw = node.attr("kernel_shape")
     sh, sw = node.attr("strides", (1, 1))
     pt, pl = _leading_pads(graph, node, (kh, kw), (sh, sw), (1, 1))
     _, _, oh, ow = graph.shapes[target]
-    # A window that lies in the padding alone has no largest value.
+    # A window that lies in the padding alone has no largest value, and no mean.
     if pt >= kh or pl >= kw or pt < 0 or pl < 0:
         return None
-    return KernelCall(MaxPool2d(n, c, ih, iw, oh, ow, kh, kw, sh, sw, pt, pl))
+    window = (n, c, ih, iw, oh, ow, kh, kw, sh, sw, pt, pl)
+    if node.op == "MaxPool":
+        return KernelCall(MaxPool2d(*window))
+    counts_padding = int(node.attr("count_include_pad", 0))
+    if counts_padding and not _stays_in_padding(node, (ih, iw), (oh, ow), (kh, kw), (sh, sw)):
+        return None
+    return KernelCall(AveragePool2d(*window, counts_padding))
+
+
+def _stays_in_padding(
+    node: Node,
+    before: tuple[int, int],
+    after: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+) -> bool:
+    """Whether no window of a pool reaches beyond the padding, as ``ceil_mode`` allows."""
+    if node.attr("auto_pad", "NOTSET") not in ("NOTSET", ""):
+        return True
+    pads = node.attr("pads", (0, 0, 0, 0))
+    return all(
+        (after[axis] - 1) * strides[axis] + kernel[axis]
+        <= before[axis] + pads[axis] + pads[axis + 2]
+        for axis in range(2)
+    )
 
 
 def _averages_plane(graph: Graph, node: Node, plane: tuple[int, int]) -> bool:

@@ -175,6 +175,24 @@ def test_max_pooling_takes_a_kernel_and_agrees(attributes: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
+    ("attributes", "op"),
+    [
+        ({"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}, "avg_pool2d"),
+        ({"kernel_shape": [2, 3], "pads": [1, 0, 0, 2], "count_include_pad": 1}, "avg_pool2d"),
+        ({"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, "avg_pool2d"),
+        ({"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_LOWER"}, "avg_pool2d"),
+        (
+            {"kernel_shape": [3, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1},
+            "AveragePool",
+        ),
+    ],
+)
+def test_average_pooling_takes_a_kernel_and_agrees(attributes: dict[str, Any], op: str) -> None:
+    value = model([node("AveragePool", "x", **attributes)], {}, (1, 3, 10, 9), opset=19)
+    assert kernels(agrees(value, (1, 3, 10, 9))) == [op]
+
+
+@pytest.mark.parametrize(
     ("op", "inputs", "attributes"),
     [
         ("GlobalAveragePool", "x", {}),
