@@ -60,16 +60,28 @@ def _gains(conv: Conv2d) -> bool:
     return window == (3, 3, 1, 1, 1, 1, 1) and wide and min(conv.ic, conv.oc) >= CONV_LANES
 
 
-def pool_kernel(graph: Graph, node: Node) -> KernelCall | None:
-    """The kernel call for a pooling operator; ``None`` if TVM compiles it."""
+def pool_kernel(graph: Graph, node: Node, pad: Node | None = None) -> KernelCall | None:
+    """The kernel call for a pooling operator; ``None`` if TVM compiles it.
+
+    ``pad`` is an operator before it that the call stands for as well: zeros around the plane, which
+    a maximum may take for no values at all (as padding of its own is).
+    """
     source, target = node.input(0), node.outputs[0]
+    extra = (0, 0)
+    if pad is not None:
+        zeros = zero_padding(graph, pad)
+        if zeros is None or any(node.attr("pads", ())) or node.attr("ceil_mode", 0):
+            return None
+        if node.op not in ("MaxPool", "AveragePool") or _pads_itself(node):
+            return None
+        source, extra = pad.inputs[0], zeros
     if source is None or graph.dtypes.get(source) != np.float32 or any(node.outputs[1:]):
         return None
     shape = graph.shapes[source]
     if len(shape) != 4 or node.domain:
         return None
     n, c, ih, iw = shape
-    if _averages_plane(graph, node, (ih, iw)):
+    if pad is None and _averages_plane(graph, node, (ih, iw)):
         return KernelCall(GlobalAveragePool(n, c, ih * iw))
     if node.op == "GlobalMaxPool":
         return KernelCall(MaxPool2d(n, c, ih, iw, 1, 1, ih, iw, 1, 1, 0, 0))
@@ -77,18 +89,29 @@ def pool_kernel(graph: Graph, node: Node) -> KernelCall | None:
         return None
     kh, kw = node.attr("kernel_shape")
     sh, sw = node.attr("strides", (1, 1))
-    pt, pl = _leading_pads(graph, node, (kh, kw), (sh, sw), (1, 1))
+    top, left = _leading_pads(graph, node, (kh, kw), (sh, sw), (1, 1))
+    pt, pl = top + extra[0], left + extra[1]
     _, _, oh, ow = graph.shapes[target]
     # A window that lies in the padding alone has no largest value, and no mean.
     if pt >= kh or pl >= kw or pt < 0 or pl < 0:
         return None
+    if (oh - 1) * sh - pt >= ih or (ow - 1) * sw - pl >= iw:
+        return None
     window = (n, c, ih, iw, oh, ow, kh, kw, sh, sw, pt, pl)
     if node.op == "MaxPool":
         return KernelCall(MaxPool2d(*window))
-    counts_padding = int(node.attr("count_include_pad", 0))
-    if counts_padding and not _stays_in_padding(node, (ih, iw), (oh, ow), (kh, kw), (sh, sw)):
+    counts_padding = int(node.attr("count_include_pad", 0)) if pad is None else 1
+    if (
+        pad is None
+        and counts_padding
+        and not _stays_in_padding(node, (ih, iw), (oh, ow), (kh, kw), (sh, sw))
+    ):
         return None
     return KernelCall(AveragePool2d(*window, counts_padding))
+
+
+def _pads_itself(node: Node) -> bool:
+    return node.attr("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID")
 
 
 def _stays_in_padding(
@@ -99,7 +122,7 @@ def _stays_in_padding(
     strides: tuple[int, int],
 ) -> bool:
     """Whether no window of a pool reaches beyond the padding, as ``ceil_mode`` allows."""
-    if node.attr("auto_pad", "NOTSET") not in ("NOTSET", ""):
+    if _pads_itself(node):
         return True
     pads = node.attr("pads", (0, 0, 0, 0))
     return all(

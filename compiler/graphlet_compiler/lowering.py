@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphlet_compiler import chains, joins, patterns, simplify, values, views
+from graphlet_compiler.activations import clamp_bounds
 from graphlet_compiler.geometry import pool_kernel
 from graphlet_compiler.graph import Graph, Node
 from graphlet_compiler.rewrite import Rewrite
@@ -32,11 +33,8 @@ def lower(graph: Graph) -> dict[str, Refusal]:
         if rewrite.free(node) and not node.domain:
             chains.take(rewrite, node)
     for node in reversed(graph.nodes):
-        if not rewrite.free(node) or node.domain or values.take(rewrite, node):
-            continue
-        pool = pool_kernel(graph, node)
-        if pool is not None:
-            rewrite.put(node, [node], node, pool, [node.inputs[0]])
+        if rewrite.free(node) and not node.domain and not values.take(rewrite, node):
+            _take_pool(rewrite, node)
     rewrite.apply()
     joins.prepare(graph)
     views.resolve(graph)
@@ -46,6 +44,26 @@ def lower(graph: Graph) -> dict[str, Refusal]:
         for node in graph.nodes
         if node.op in HEAVY and node.kernel is None and not node.domain
     }
+
+
+def _take_pool(rewrite: Rewrite, node: Node) -> None:
+    """Replaces a pool, with padding before it if that may be."""
+    graph = rewrite.graph
+    pad = rewrite.sole_producer(node.inputs[0], ("Pad",)) if node.inputs else None
+    if pad is not None and (node.op == "AveragePool" or _never_negative(rewrite, pad.inputs[0])):
+        pool = pool_kernel(graph, node, pad)
+        if pool is not None:
+            rewrite.put(node, [pad, node], node, pool, pad.inputs[:1])
+            return
+    pool = pool_kernel(graph, node)
+    if pool is not None:
+        rewrite.put(node, [node], node, pool, node.inputs[:1])
+
+
+def _never_negative(rewrite: Rewrite, name: str) -> bool:
+    node = rewrite.producers.get(name)
+    bounds = None if node is None or node.domain else clamp_bounds(rewrite.graph, node)
+    return bounds is not None and bounds[0] >= 0
 
 
 def _reason(graph: Graph, node: Node) -> str:

@@ -23,6 +23,7 @@ from models import (
     shared,
     weights,
 )
+from onnx.reference import ReferenceEvaluator
 
 from graphlet_compiler import onnx_file
 
@@ -190,6 +191,29 @@ def test_max_pooling_takes_a_kernel_and_agrees(attributes: dict[str, Any]) -> No
 def test_average_pooling_takes_a_kernel_and_agrees(attributes: dict[str, Any], op: str) -> None:
     value = model([node("AveragePool", "x", **attributes)], {}, (1, 3, 10, 9), opset=19)
     assert kernels(agrees(value, (1, 3, 10, 9))) == [op]
+
+
+@pytest.mark.parametrize(
+    ("first", "op", "taken"),
+    [
+        ("Relu", "MaxPool", ["Relu", "max_pool2d"]),
+        # Zeros win where all else is negative.
+        ("Neg", "MaxPool", ["Neg", "Pad", "max_pool2d"]),
+        ("Neg", "AveragePool", ["Neg", "avg_pool2d"]),
+    ],
+)
+def test_padding_before_a_pool_becomes_its_own(first: str, op: str, taken: list[str]) -> None:
+    nodes = [
+        node(first, "x", "a"),
+        node("Pad", "a p", "b"),
+        node(op, "b", "y", kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    value = model(nodes, {"p": np.asarray([0, 0, 1, 1, 0, 0, 1, 2])}, (1, 3, 8, 7))
+    executor, x = Executor(value, parsed((1, 3, 8, 7))), picture(1, 3, 8, 7)
+    # ONNX Runtime 1.31 takes any padding before a maximum for none.
+    (target,) = ReferenceEvaluator(value).run(None, {"x": x})
+    np.testing.assert_allclose(executor.run(x), target, rtol=1e-3, atol=1e-5)
+    assert kernels(executor) == taken
 
 
 @pytest.mark.parametrize(
