@@ -146,7 +146,7 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
 
     litert = _wheel_version(litert_site, "ai_edge_litert")
     versions = {name: _npm_version(packages / name) for name in _NPM}
-    rust = _locked_versions(tools.bench / "peers" / "Cargo.lock")
+    rust = locked_versions(tools.bench / "peers" / "Cargo.lock")
     wasmtime = rust["wasmtime"]
     in_node = machine.output(["node", "--version"]) or "?"
     tf_wasm = packages / "@tensorflow" / "tfjs-backend-wasm" / "dist"
@@ -319,7 +319,7 @@ def _npm_version(folder: Path) -> str:
         return "?"
 
 
-def _locked_versions(lock: Path) -> dict[str, str]:
+def locked_versions(lock: Path) -> dict[str, str]:
     """Name and version of each package of a Cargo.lock; of two versions, the last."""
     found, name = {}, ""
     for line in lock.read_text().splitlines():

@@ -16,6 +16,9 @@ from graphlet_bench.peers import Job, Peer
 from graphlet_bench.process import PeerError, Placement
 from graphlet_bench.setup import Tools
 
+# A process whose memory is sampled works for so long at least.
+MEMORY_MS = 700
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -77,7 +80,7 @@ def measure(
                 _attempt(row, partial(_start, row, job, placement))
     for row in rows if settings.memory else ():
         if row.reason is None:
-            job = Job(model, 5, 2, "out-memory.f32")
+            job = Job(model, _for_samples(row), 2, "out-memory.f32")
             say(f"{model.title}: memory: {row.peer.label}")
             _attempt(row, partial(_memory, row, job))
     _compare(model, rows)
@@ -107,6 +110,11 @@ def _start(row: Row, job: Job, placement: Placement) -> None:
 def _memory(row: Row, job: Job) -> None:
     spawned = row.peer.spawn(job, None, sample=True)
     row.rss_kb, row.pss_kb = spawned.rss_kb, spawned.pss_kb
+
+
+def _for_samples(row: Row) -> int:
+    """So many pictures that the process is seen at work, however short its work is."""
+    return max(5, min(20_000, round(MEMORY_MS / statistics.median(row.medians))))
 
 
 def _compare(model: Model, rows: Sequence[Row]) -> None:
