@@ -10,6 +10,7 @@
 mod colour;
 mod huffman;
 mod idct;
+mod lanes;
 mod sequential;
 
 use image::metadata::Orientation;
@@ -388,7 +389,12 @@ impl<'a> Reader<'a> {
     fn next_marker(&mut self) -> Result<u8, ImageError> {
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let offset = rest.iter().position(|&byte| byte == 0xff).ok_or_else(cut_short)?;
+            // Most of a file is pixels, and few bytes of them are 0xff.
+            let (chunks, _) = rest.as_chunks::<64>();
+            let greatest = |chunk: &[u8; 64]| chunk.iter().fold(0, |most, &byte| byte.max(most));
+            let free = 64 * chunks.iter().take_while(|chunk| greatest(chunk) < 0xff).count();
+            let found = rest[free..].iter().position(|&byte| byte == 0xff);
+            let offset = free + found.ok_or_else(cut_short)?;
             let code_at = offset + 1;
             let code = *rest.get(code_at).ok_or_else(cut_short)?;
             match code {

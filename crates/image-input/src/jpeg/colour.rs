@@ -1,6 +1,8 @@
 //! Chroma brought to the size of luma, and the two turned into RGB, as libjpeg does both
 //! (`jdsample.c`, `jdcolor.c`; "fancy" upsampling: a triangle filter).
 
+use super::lanes::{self, PIXELS};
+
 /// Each sample `times` times.
 pub(super) fn repeat(row: &[u8], times: usize, target: &mut [u8]) {
     for (target, &sample) in target.chunks_mut(times).zip(row) {
@@ -9,20 +11,41 @@ pub(super) fn repeat(row: &[u8], times: usize, target: &mut [u8]) {
 }
 
 /// Two samples for each, three quarters of it and one of the neighbour on that side.
-pub(super) fn between(row: &[u8], target: &mut [u8]) {
-    let [Some(&first), Some(&last)] = [row.first(), row.last()] else { return };
-    let mix =
-        |near: u8, far: u8, bias: u16| ((u16::from(near) * 3 + u16::from(far) + bias) >> 2) as u8;
-    let (pairs, _) = target.as_chunks_mut::<2>();
-    let Some((ends, inner)) = pairs.get_mut(..row.len()).and_then(<[_]>::split_first_mut) else {
-        return;
-    };
-    *ends = [first, mix(first, row.get(1).copied().unwrap_or(first), 2)];
-    for (pair, window) in inner.iter_mut().zip(row.windows(3)) {
-        *pair = [mix(window[1], window[0], 1), mix(window[1], window[2], 2)];
+pub(super) fn between(row: &[u8], sums: &mut [u16], target: &mut [u8]) {
+    for (sum, &sample) in sums.iter_mut().zip(row) {
+        *sum = u16::from(sample) * 4;
     }
-    if let (Some(pair), [.., before, _]) = (inner.last_mut(), row) {
-        *pair = [mix(last, *before, 1), last];
+    // Four times what libjpeg has there, with its two ways to round.
+    if let Some(sums) = sums.get(..row.len()) {
+        smooth(sums, [4, 8], target);
+    }
+}
+
+/// Two for each of the sums, which are four times a sample: three quarters of the sum and one of
+/// its neighbour's, with `rounding` in sixteenths added to the first of the two and to the second.
+fn smooth(sums: &[u16], rounding: [u16; 2], target: &mut [u8]) {
+    let [Some(&first), Some(&last)] = [sums.first(), sums.last()] else { return };
+    let mix = |near: u16, far: u16, bias: u16| ((near * 3 + far + bias) >> 4) as u8;
+    let [before, after] = rounding;
+    // Sixteen of those that have both neighbours, as long as there are as many.
+    let mut done = 1;
+    while let Some(window) = sums.get(done - 1..).and_then(<[u16]>::first_chunk::<{ PIXELS + 2 }>) {
+        let evens = std::array::from_fn(|i| mix(window[i + 1], window[i], before));
+        let odds = std::array::from_fn(|i| mix(window[i + 1], window[i + 2], after));
+        let woven = lanes::weave(&evens, &odds);
+        let Some(target) = target.get_mut(2 * done..).and_then(<[u8]>::first_chunk_mut) else {
+            break;
+        };
+        *target = woven;
+        done += PIXELS;
+    }
+    let at = |i: usize| sums.get(i).copied().unwrap_or(last);
+    let pairs = target.as_chunks_mut::<2>().0;
+    for (i, pair) in pairs.iter_mut().enumerate().take(sums.len()).skip(done) {
+        *pair = [mix(at(i), at(i - 1), before), mix(at(i), at(i + 1), after)];
+    }
+    if let Some(pair) = pairs.first_mut() {
+        *pair = [mix(first, first, before), mix(first, at(1), after)];
     }
 }
 
@@ -41,32 +64,10 @@ pub(super) fn around(near: &[u8], far: &[u8], sums: &mut [u16], target: &mut [u8
     for ((sum, &near), &far) in sums.iter_mut().zip(near).zip(far) {
         *sum = u16::from(near) * 3 + u16::from(far);
     }
-    let Some(sums) = sums.get(..near.len()) else { return };
-    let [Some(&first), Some(&last)] = [sums.first(), sums.last()] else { return };
-    let mix = |near: u16, far: u16, bias: u16| ((near * 3 + far + bias) >> 4) as u8;
-    let (pairs, _) = target.as_chunks_mut::<2>();
-    let Some((ends, inner)) = pairs.get_mut(..sums.len()).and_then(<[_]>::split_first_mut) else {
-        return;
-    };
-    let second = sums.get(1).copied().unwrap_or(first);
-    *ends = [mix(first, first, 8), mix(first, second, 7)];
-    for (pair, window) in inner.iter_mut().zip(sums.windows(3)) {
-        *pair = [mix(window[1], window[0], 8), mix(window[1], window[2], 7)];
-    }
-    if let (Some(pair), [.., before, _]) = (inner.last_mut(), sums) {
-        *pair = [mix(last, *before, 8), mix(last, last, 7)];
+    if let Some(sums) = sums.get(..near.len()) {
+        smooth(sums, [8, 7], target);
     }
 }
-
-/// Pixels of a row that are turned at one time.
-const PIXELS: usize = 16;
-
-/// A factor with 16 bits behind the point.
-const fn fix(factor: f64) -> i32 {
-    (factor * 65_536.0 + 0.5) as i32
-}
-
-const HALF: i32 = 1 << 15;
 
 /// YCbCr to RGB, ITU-R 601 in full range as JFIF has it: three rows of samples to one of pixels.
 pub(super) fn rgb(luma: &[u8], blue: &[u8], red: &[u8], target: &mut [u8]) {
@@ -75,36 +76,15 @@ pub(super) fn rgb(luma: &[u8], blue: &[u8], red: &[u8], target: &mut [u8]) {
     let lumas = luma.as_chunks::<PIXELS>().0;
     let (blues, reds) = (blue.as_chunks::<PIXELS>().0, red.as_chunks::<PIXELS>().0);
     for (((group, luma), blue), red) in groups.iter_mut().zip(lumas).zip(blues).zip(reds) {
-        *group = turn(luma, blue, red);
+        *group = lanes::rgb(luma, blue, red);
     }
     let tail = |row: &[u8]| -> [u8; PIXELS] {
         let row = row.get(whole..).unwrap_or_default();
         std::array::from_fn(|i| row.get(i).copied().unwrap_or(0))
     };
-    let pixels = turn(&tail(luma), &tail(blue), &tail(red));
+    let pixels = lanes::rgb(&tail(luma), &tail(blue), &tail(red));
     let len = rest.len();
     rest.copy_from_slice(&pixels[..len]);
-}
-
-#[inline]
-fn turn(luma: &[u8; PIXELS], blue: &[u8; PIXELS], red: &[u8; PIXELS]) -> [u8; 3 * PIXELS] {
-    let clamp = |value: i32| value.clamp(0, 255) as u8;
-    let luma = luma.map(i32::from);
-    let blue = blue.map(|sample| i32::from(sample) - 128);
-    let red = red.map(|sample| i32::from(sample) - 128);
-    let r: [u8; PIXELS] =
-        std::array::from_fn(|i| clamp(luma[i] + ((fix(1.402) * red[i] + HALF) >> 16)));
-    let g: [u8; PIXELS] = std::array::from_fn(|i| {
-        let sum = -fix(0.344_14) * blue[i] - fix(0.714_14) * red[i] + HALF;
-        clamp(luma[i] + (sum >> 16))
-    });
-    let b: [u8; PIXELS] =
-        std::array::from_fn(|i| clamp(luma[i] + ((fix(1.772) * blue[i] + HALF) >> 16)));
-    let mut pixels = [0; 3 * PIXELS];
-    for (pixel, i) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(0..PIXELS) {
-        *pixel = [r[i], g[i], b[i]];
-    }
-    pixels
 }
 
 #[cfg(test)]
@@ -136,7 +116,7 @@ mod tests {
     fn samples_in_between_lie_between() {
         let row = [0, 40, 200];
         let mut wide = [9; 6];
-        between(&row, &mut wide);
+        between(&row, &mut [0; 3], &mut wide);
         assert_eq!(wide, [0, 10, 30, 80, 160, 200]);
         let mut tall = [9; 3];
         below(&row, &[40, 0, 200], true, &mut tall);
@@ -148,7 +128,7 @@ mod tests {
         repeat(&row, 2, &mut same);
         assert_eq!(same, [0, 0, 40, 40, 200, 200, 9]);
         let mut single = [9; 2];
-        between(&[5], &mut single);
+        between(&[5], &mut [0; 1], &mut single);
         assert_eq!(single, [5, 5]);
         around(&[5], &[5], &mut [0; 1], &mut single);
         assert_eq!(single, [5, 5]);

@@ -6,6 +6,7 @@ use super::broken;
 
 /// Codes of at most so many bits are found by one look into a table.
 const LOOK_BITS: u32 = 10;
+const LOOKS: usize = 1 << LOOK_BITS;
 
 /// Where coefficient `k` of a block stands, counted as the file does, in a block that is stored
 /// column by column.
@@ -26,10 +27,10 @@ pub(super) type Steps = [u16; 64];
 pub(super) struct Table {
     /// By the next [`LOOK_BITS`] bits: length of the code in the upper byte, symbol in the lower;
     /// 0 where the code is longer, or none.
-    short: Vec<u16>,
+    short: Box<[u16; LOOKS]>,
     /// By the same bits, where code and value both lie in them: value, run of zeros (4 bits above
     /// 8) and bits of the two (below); else 0.
-    pairs: Vec<u32>,
+    pairs: Box<[u32; LOOKS]>,
     /// For each length, one more than the largest code, with all bits of 16 taken.
     limits: [u32; 17],
     /// For each length, what added to a code gives the place of its symbol.
@@ -47,8 +48,8 @@ impl Table {
             return Err(malformed());
         }
         let mut table = Self {
-            short: vec![0; 1 << LOOK_BITS],
-            pairs: vec![0; 1 << LOOK_BITS],
+            short: Box::new([0; LOOKS]),
+            pairs: Box::new([0; LOOKS]),
             limits: [0; 17],
             offsets: [0; 17],
             symbols: symbols.to_vec(),
@@ -79,7 +80,7 @@ impl Table {
     }
 
     fn pair(&mut self) {
-        for (bits, (pair, &short)) in (0_u32..).zip(self.pairs.iter_mut().zip(&self.short)) {
+        for (bits, (pair, &short)) in (0_u32..).zip(self.pairs.iter_mut().zip(self.short.iter())) {
             let (length, symbol) = (u32::from(short >> 8), u32::from(short & 255));
             let (run, size) = (symbol >> 4, symbol & 15);
             if length == 0 || size == 0 || length + size > LOOK_BITS {
@@ -104,6 +105,7 @@ fn extend(value: u32, size: u32) -> i32 {
 }
 
 /// Bits of a scan, up to the next marker; zeros behind it, which are counted.
+#[derive(Clone, Copy)]
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -163,6 +165,12 @@ impl<'a> Bits<'a> {
         }
     }
 
+    /// The next [`LOOK_BITS`] bits.
+    #[inline]
+    fn look(&self) -> usize {
+        (self.buffer >> (64 - LOOK_BITS)) as usize
+    }
+
     #[inline]
     fn peek(&self, bits: u32) -> u32 {
         (self.buffer >> (64 - bits)) as u32
@@ -184,7 +192,7 @@ impl<'a> Bits<'a> {
 
     #[inline]
     fn symbol(&mut self, table: &Table) -> Result<u32, ImageError> {
-        let short = table.short[self.peek(LOOK_BITS) as usize];
+        let short = table.short[self.look()];
         if short != 0 {
             self.skip(u32::from(short >> 8));
             return Ok(u32::from(short & 255));
@@ -240,12 +248,14 @@ pub(super) struct Coding<'a> {
 /// zero, as far as wanted.
 #[inline]
 pub(super) fn read_block(
-    bits: &mut Bits<'_>,
+    kept_bits: &mut Bits<'_>,
     coding: &Coding<'_>,
     predicted: &mut i32,
     last: usize,
     block: &mut Block,
 ) -> Result<usize, ImageError> {
+    // A copy that stays in registers; on an error nobody goes on with the other.
+    let mut bits = *kept_bits;
     bits.refill();
     let size = bits.symbol(coding.dc)?;
     if size > 15 {
@@ -259,7 +269,7 @@ pub(super) fn read_block(
     let mut found = 0;
     while k < 63 {
         bits.refill();
-        let pair = coding.ac.pairs[bits.peek(LOOK_BITS) as usize];
+        let pair = coding.ac.pairs[bits.look()];
         if pair != 0 {
             bits.skip(pair & 31);
             k += 1 + (pair >> 8 & 15) as usize;
@@ -295,6 +305,7 @@ pub(super) fn read_block(
             found = k;
         }
     }
+    *kept_bits = bits;
     if k > 63 { Err(too_many()) } else { Ok(found) }
 }
 

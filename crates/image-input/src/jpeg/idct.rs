@@ -1,71 +1,54 @@
 //! From coefficients to samples: the inverse transform of a block, whole or at a half, a quarter
 //! or an eighth of its size.
 
-use super::huffman::Block;
+use super::{
+    huffman::Block,
+    lanes::{Four, narrow, transpose},
+};
 
 /// Bits behind the point of the factors, and those that the first pass keeps for the second, as
 /// in libjpeg's `jidctint.c`.
 const FACTOR_BITS: u32 = 13;
 const PASS_BITS: u32 = 2;
 
-/// Eight numbers side by side, one of each column; wrapping, for what a hostile file makes of
-/// them is nobody's concern as long as it is eight numbers.
-type Lanes = [i32; 8];
-
-#[inline]
-fn add(a: Lanes, b: Lanes) -> Lanes {
-    std::array::from_fn(|i| a[i].wrapping_add(b[i]))
-}
-
-#[inline]
-fn sub(a: Lanes, b: Lanes) -> Lanes {
-    std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
-}
-
-#[inline]
-fn times(a: Lanes, factor: i32) -> Lanes {
-    a.map(|a| a.wrapping_mul(factor))
-}
-
 /// A factor in fixed point.
 const fn fix(factor: f64) -> i32 {
     (factor * (1 << FACTOR_BITS) as f64 + 0.5) as i32
 }
 
-/// One pass of the transform of Loeffler, Ligtenberg and Moschytz (1989) over eight columns, as
-/// libjpeg's `jidctint.c` has it; the results are shifted right by `SHIFT` after `BIAS` is added.
+/// One pass of the transform of Loeffler, Ligtenberg and Moschytz (1989) over four columns, as
+/// libjpeg's `jidctint.c` has it; the results are shifted right by `shift` after `bias` is added.
 #[inline]
-fn pass<const SHIFT: u32, const BIAS: i32>(rows: &[Lanes; 8]) -> [Lanes; 8] {
+fn pass(rows: [Four; 8], bias: i32, shift: u32) -> [Four; 8] {
     // Even part.
-    let z1 = times(add(rows[2], rows[6]), fix(0.541_196_100));
-    let t2 = sub(z1, times(rows[6], fix(1.847_759_065)));
-    let t3 = add(z1, times(rows[2], fix(0.765_366_865)));
-    let t0 = times(add(rows[0], rows[4]), 1 << FACTOR_BITS);
-    let t1 = times(sub(rows[0], rows[4]), 1 << FACTOR_BITS);
-    let (e0, e3) = (add(t0, t3), sub(t0, t3));
-    let (e1, e2) = (add(t1, t2), sub(t1, t2));
+    let z1 = rows[2].add(rows[6]).times(fix(0.541_196_100));
+    let t2 = z1.sub(rows[6].times(fix(1.847_759_065)));
+    let t3 = z1.add(rows[2].times(fix(0.765_366_865)));
+    let t0 = rows[0].add(rows[4]).times(1 << FACTOR_BITS);
+    let t1 = rows[0].sub(rows[4]).times(1 << FACTOR_BITS);
+    let (e0, e3) = (t0.add(t3), t0.sub(t3));
+    let (e1, e2) = (t1.add(t2), t1.sub(t2));
     // Odd part.
     let [o0, o1, o2, o3] = [rows[7], rows[5], rows[3], rows[1]];
-    let (z3, z4) = (add(o0, o2), add(o1, o3));
-    let z5 = times(add(z3, z4), fix(1.175_875_602));
-    let z1 = times(add(o0, o3), -fix(0.899_976_223));
-    let z2 = times(add(o1, o2), -fix(2.562_915_447));
-    let z3 = sub(z5, times(z3, fix(1.961_570_560)));
-    let z4 = sub(z5, times(z4, fix(0.390_180_644)));
-    let o0 = add(add(times(o0, fix(0.298_631_336)), z1), z3);
-    let o1 = add(add(times(o1, fix(2.053_119_869)), z2), z4);
-    let o2 = add(add(times(o2, fix(3.072_711_026)), z2), z3);
-    let o3 = add(add(times(o3, fix(1.501_321_110)), z1), z4);
-    let shift = |lanes: Lanes| lanes.map(|value| value.wrapping_add(BIAS) >> SHIFT);
+    let (z3, z4) = (o0.add(o2), o1.add(o3));
+    let z5 = z3.add(z4).times(fix(1.175_875_602));
+    let z1 = o0.add(o3).times(-fix(0.899_976_223));
+    let z2 = o1.add(o2).times(-fix(2.562_915_447));
+    let z3 = z5.sub(z3.times(fix(1.961_570_560)));
+    let z4 = z5.sub(z4.times(fix(0.390_180_644)));
+    let o0 = o0.times(fix(0.298_631_336)).add(z1).add(z3);
+    let o1 = o1.times(fix(2.053_119_869)).add(z2).add(z4);
+    let o2 = o2.times(fix(3.072_711_026)).add(z2).add(z3);
+    let o3 = o3.times(fix(1.501_321_110)).add(z1).add(z4);
     [
-        shift(add(e0, o3)),
-        shift(add(e1, o2)),
-        shift(add(e2, o1)),
-        shift(add(e3, o0)),
-        shift(sub(e3, o0)),
-        shift(sub(e2, o1)),
-        shift(sub(e1, o2)),
-        shift(sub(e0, o3)),
+        e0.add(o3).scaled(bias, shift),
+        e1.add(o2).scaled(bias, shift),
+        e2.add(o1).scaled(bias, shift),
+        e3.add(o0).scaled(bias, shift),
+        e3.sub(o0).scaled(bias, shift),
+        e2.sub(o1).scaled(bias, shift),
+        e1.sub(o2).scaled(bias, shift),
+        e0.sub(o3).scaled(bias, shift),
     ]
 }
 
@@ -85,40 +68,37 @@ pub(super) fn write<const SIDE: usize>(
     at: usize,
     stride: usize,
 ) {
-    let rows: [[u8; SIDE]; SIDE] = match SIDE {
-        _ if last == 0 => [[clamp((block[0].wrapping_add(4) >> 3).wrapping_add(128)); SIDE]; SIDE],
-        8 => {
-            let whole = whole(block);
-            std::array::from_fn(|y| std::array::from_fn(|x| clamp(whole[y][x])))
-        }
-        4 => {
-            let half = half(block);
-            std::array::from_fn(|y| std::array::from_fn(|x| clamp(half[y][x])))
-        }
-        _ => {
-            let quarter = quarter(block);
-            std::array::from_fn(|y| std::array::from_fn(|x| clamp(quarter[y & 1][x & 1])))
-        }
-    };
-    for (y, row) in rows.iter().enumerate() {
+    let mut put = |y: usize, row: &[u8]| {
         let start = at + y * stride;
-        if let Some(target) = plane.get_mut(start..start + SIDE) {
+        if let (Some(target), Some(row)) = (plane.get_mut(start..start + SIDE), row.get(..SIDE)) {
             target.copy_from_slice(row);
         }
+    };
+    if last == 0 {
+        let mean = (block[0].wrapping_add(4) >> 3).wrapping_add(128).clamp(0, 255) as u8;
+        (0..SIDE).for_each(|y| put(y, &[mean; 8]));
+        return;
+    }
+    match SIDE {
+        8 => whole(block).iter().enumerate().for_each(|(y, row)| put(y, row)),
+        4 => half(block).as_chunks::<4>().0.iter().enumerate().for_each(|(y, row)| put(y, row)),
+        _ => quarter(block).iter().enumerate().for_each(|(y, row)| put(y, row)),
     }
 }
 
-#[inline]
-fn clamp(sample: i32) -> u8 {
-    sample.clamp(0, 255) as u8
-}
-
-fn whole(block: &Block) -> [Lanes; 8] {
-    // Column by column as the block is stored, the first pass works on its rows.
-    let columns: &[Lanes; 8] = block.as_chunks::<8>().0.first_chunk().expect("8 times 8 is 64");
-    let once = pass::<FIRST_SHIFT, FIRST_BIAS>(columns);
-    let turned = std::array::from_fn(|y| std::array::from_fn(|x| once[x][y]));
-    pass::<LAST_SHIFT, LAST_BIAS>(&turned)
+/// Column by column as the block is stored, the first pass works on its rows.
+fn whole(block: &Block) -> [[u8; 8]; 8] {
+    let fours = block.as_chunks::<4>().0;
+    let upper = std::array::from_fn(|column| Four::new(&fours[2 * column]));
+    let lower = std::array::from_fn(|column| Four::new(&fours[2 * column + 1]));
+    let [u0, u1, u2, u3, u4, u5, u6, u7] = pass(upper, FIRST_BIAS, FIRST_SHIFT);
+    let [l0, l1, l2, l3, l4, l5, l6, l7] = pass(lower, FIRST_BIAS, FIRST_SHIFT);
+    let join = |a: [Four; 4], b: [Four; 4]| [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
+    let left = join(transpose([u0, u1, u2, u3]), transpose([l0, l1, l2, l3]));
+    let right = join(transpose([u4, u5, u6, u7]), transpose([l4, l5, l6, l7]));
+    let left = pass(left, LAST_BIAS, LAST_SHIFT);
+    let right = pass(right, LAST_BIAS, LAST_SHIFT);
+    std::array::from_fn(|y| narrow(left[y], right[y]))
 }
 
 /// The four-point transform of the 4 x 4 lowest frequencies: each point is the mean of the two
@@ -126,42 +106,42 @@ fn whole(block: &Block) -> [Lanes; 8] {
 ///
 /// `x[n] = sum of c[k] X[k] cos((2 n + 1) k pi / 8)`, `c[0]` being `1 / sqrt 8` and the others
 /// `1 / 2`: the orthonormal transforms of 4 and of 8 points differ by `sqrt 2` in each direction.
-fn half(block: &Block) -> [[i32; 4]; 4] {
+fn half(block: &Block) -> [u8; 16] {
     const C0: i32 = fix(0.353_553_391);
     const C1: i32 = fix(0.461_939_766);
     const C3: i32 = fix(0.191_341_716);
-    fn pass(rows: [[i32; 4]; 4], bias: i32, shift: u32) -> [[i32; 4]; 4] {
-        let mut result = [[0; 4]; 4];
-        for x in 0..4 {
-            let [x0, x1, x2, x3] = [rows[0][x], rows[1][x], rows[2][x], rows[3][x]];
-            // cos(2 pi / 8) / 2 is 1 / sqrt 8, too.
-            let (x0, x2) = (x0.wrapping_mul(C0), x2.wrapping_mul(C0));
-            let (even0, even1) = (x0.wrapping_add(x2), x0.wrapping_sub(x2));
-            let odd0 = x1.wrapping_mul(C1).wrapping_add(x3.wrapping_mul(C3));
-            let odd1 = x1.wrapping_mul(C3).wrapping_sub(x3.wrapping_mul(C1));
-            let round = |sum: i32| sum.wrapping_add(bias) >> shift;
-            result[0][x] = round(even0.wrapping_add(odd0));
-            result[1][x] = round(even1.wrapping_add(odd1));
-            result[2][x] = round(even1.wrapping_sub(odd1));
-            result[3][x] = round(even0.wrapping_sub(odd0));
-        }
-        result
-    }
+    let pass = |[x0, x1, x2, x3]: [Four; 4], bias: i32, shift: u32| {
+        // cos(2 pi / 8) / 2 is 1 / sqrt 8, too.
+        let (x0, x2) = (x0.times(C0), x2.times(C0));
+        let (even0, even1) = (x0.add(x2), x0.sub(x2));
+        let odd0 = x1.times(C1).add(x3.times(C3));
+        let odd1 = x1.times(C3).sub(x3.times(C1));
+        [
+            even0.add(odd0).scaled(bias, shift),
+            even1.add(odd1).scaled(bias, shift),
+            even1.sub(odd1).scaled(bias, shift),
+            even0.sub(odd0).scaled(bias, shift),
+        ]
+    };
     // The first pass keeps three bits more.
     const KEPT: u32 = 3;
-    let columns = std::array::from_fn(|x| std::array::from_fn(|y| block[x * 8 + y]));
+    let fours = block.as_chunks::<4>().0;
+    let columns = std::array::from_fn(|column| Four::new(&fours[2 * column]));
     let once = pass(columns, 1 << (FACTOR_BITS - KEPT - 1), FACTOR_BITS - KEPT);
-    let turned = std::array::from_fn(|y| std::array::from_fn(|x| once[x][y]));
     let shift = FACTOR_BITS + KEPT;
-    pass(turned, (1 << (shift - 1)) + (128 << shift), shift)
+    let [a, b, c, d] = pass(transpose(once), (1 << (shift - 1)) + (128 << shift), shift);
+    let mut samples = [0; 16];
+    samples[..8].copy_from_slice(&narrow(a, b));
+    samples[8..].copy_from_slice(&narrow(c, d));
+    samples
 }
 
 /// The two-point transform of the 2 x 2 lowest frequencies.
-fn quarter(block: &Block) -> [[i32; 2]; 2] {
+fn quarter(block: &Block) -> [[u8; 2]; 2] {
     let [f00, f10, f01, f11] = [block[0], block[1], block[8], block[9]];
     let (left, right) = (f00.wrapping_add(f01), f00.wrapping_sub(f01));
     let (left_odd, right_odd) = (f10.wrapping_add(f11), f10.wrapping_sub(f11));
-    let round = |sum: i32| (sum.wrapping_add(4) >> 3).wrapping_add(128);
+    let round = |sum: i32| (sum.wrapping_add(4) >> 3).wrapping_add(128).clamp(0, 255) as u8;
     [
         [round(left.wrapping_add(left_odd)), round(right.wrapping_add(right_odd))],
         [round(left.wrapping_sub(left_odd)), round(right.wrapping_sub(right_odd))],

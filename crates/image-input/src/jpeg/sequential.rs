@@ -305,7 +305,7 @@ fn spread<'r>(
         (1, 1) => return nearest,
         // Too narrow for libjpeg to smooth.
         (2, _) if plane.width <= 2 => colour::repeat(nearest, 2, room),
-        (2, 1) => colour::between(nearest, room),
+        (2, 1) => colour::between(nearest, between, room),
         (1, 2) => colour::below(nearest, plane.row(far), y % 2 == 0, room),
         (2, 2) => colour::around(nearest, plane.row(far), between, room),
         _ => colour::repeat(nearest, across, room),
