@@ -28,14 +28,43 @@ pub enum Name {
     /// The graph of the onnx wheel with seeded He-scaled weights and varied batch-norm
     /// statistics.
     ResNet50,
+    /// A small network of after 2017 with seeded weights, after MobileNetV3: hard-swish, and
+    /// channels weighed by a hard sigmoid.
+    MobileNetV3,
+    /// After EfficientNet-Lite: ReLU6 and windows of 5x5.
+    EfficientNetLite,
+    /// After EfficientNet-B0: SiLU, and channels weighed by a sigmoid.
+    EfficientNetB0,
+    /// A vision transformer, in operators of set 20.
+    VisionTransformer,
+    /// The same in the parts of which exporters made it before there were such operators.
+    VisionTransformerOfParts,
+    /// One with GELU by tanh, and queries, keys and values by a product each.
+    VisionTransformerOfTanh,
 }
 
 impl Name {
-    /// All of them.
+    /// Those of up to 2018, which have folders in `models/`.
     pub const ALL: [Name; 4] = [Name::Digits, Name::MobileNetV2, Name::SqueezeNet, Name::ResNet50];
+
+    /// Those that `compiler/tests/modern_models.py` writes.
+    pub const MODERN: [Name; 6] = [
+        Name::MobileNetV3,
+        Name::EfficientNetLite,
+        Name::EfficientNetB0,
+        Name::VisionTransformer,
+        Name::VisionTransformerOfParts,
+        Name::VisionTransformerOfTanh,
+    ];
 
     fn folder(self) -> &'static str {
         match self {
+            Name::MobileNetV3 => "mobilenet_v3",
+            Name::EfficientNetLite => "efficientnet_lite",
+            Name::EfficientNetB0 => "efficientnet_b0",
+            Name::VisionTransformer => "vit",
+            Name::VisionTransformerOfParts => "vit_of_parts",
+            Name::VisionTransformerOfTanh => "vit_of_tanh",
             Name::Digits => "digits",
             Name::MobileNetV2 => "mobilenet_v2",
             Name::SqueezeNet => "squeezenet1.0",
@@ -96,9 +125,7 @@ impl Model {
             }
         };
         let Some((source, labels)) = source(home, name)? else { return Ok(None) };
-        let toml = home.root().join("models").join(name.folder()).join("model.toml");
-        let toml =
-            fs::read_to_string(&toml).with_context(|| format!("cannot read {}", toml.display()))?;
+        let toml = if Name::MODERN.contains(&name) { modern_toml(name) } else { toml(home, name)? };
         let onnx = folder.join(name.onnx());
         let (toml, labels) = match (output, name) {
             (Output::Final, Name::ResNet50) => {
@@ -146,21 +173,66 @@ fn source(home: &Home, name: Name) -> Result<Option<(PathBuf, String)>> {
             let models = shared.join("models");
             (models.join(name.onnx()), read(models.join("imagenet_labels.txt"))?)
         }
-        Name::ResNet50 => (seeded_resnet50(home)?, String::new()),
+        Name::ResNet50 => (written(home, "light_models.py", "light_resnet50", &[])?, String::new()),
+        modern => {
+            let name = modern.folder();
+            (written(home, "modern_models.py", name, &[name])?, classes(MODERN_CLASSES))
+        }
     }))
 }
 
-fn seeded_resnet50(home: &Home) -> Result<PathBuf> {
-    let script = home.root().join("compiler/tests/light_models.py");
-    let path = kept::folder(home, "light_resnet50")?.join("light_resnet50.onnx");
+/// The model that a script of the compiler's tests writes.
+fn written(home: &Home, script: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
+    let script = home.root().join("compiler/tests").join(script);
+    let path = kept::folder(home, &format!("{name}.source"))?.join(format!("{name}.onnx"));
     let key =
         Key::default().content(&script)?.content(&home.root().join("compiler/requirements.txt"))?;
     kept::file(&path, &key, || {
         let out = tempfile::NamedTempFile::new()?;
-        run_python(home, &[script.as_os_str(), out.path().as_os_str()])?;
+        let mut words = vec![script.as_os_str()];
+        words.extend(arguments.iter().map(OsStr::new));
+        words.push(out.path().as_os_str());
+        run_python(home, &words)?;
         Ok(fs::read(out.path())?)
     })?;
     Ok(path)
+}
+
+fn toml(home: &Home, name: Name) -> Result<String> {
+    let path = home.root().join("models").join(name.folder()).join("model.toml");
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+// What the script gives every one of its models.
+const MODERN_CLASSES: usize = 50;
+const MODERN_SIDE: usize = 64;
+
+fn modern_toml(name: Name) -> String {
+    format!(
+        r#"[model]
+name = "{}"
+version = "1.0.0"
+onnx = "{}"
+
+[input]
+name = "x"
+shape = [1, 3, {MODERN_SIDE}, {MODERN_SIDE}]
+
+[preprocess]
+resize = "exact"
+channels = "RGB"
+scale = "1/127.5"
+mean = 1
+std = 1
+
+[output]
+name = "y"
+kind = "softmax"
+labels = "labels.txt"
+"#,
+        name.folder(),
+        name.onnx()
+    )
 }
 
 /// Writes the model with the tensor before its softmax as a second output.

@@ -15,14 +15,24 @@ fn open(name: Name) -> Option<(Model, conformance::Module)> {
 }
 
 #[test]
-fn no_convolution_falls_to_generated_loops() {
-    for name in Name::ALL {
+fn no_heavy_operator_falls_to_generated_loops() {
+    for name in Name::ALL.into_iter().chain(Name::MODERN) {
         let Some((_, module)) = open(name) else { continue };
         assert_eq!(module.report["fallbacks"], serde_json::json!([]), "{name:?}");
         // And the list is empty because all of them were given a kernel.
         let nodes = module.report["nodes"].as_array().unwrap();
         let by_kernel: u64 = nodes.iter().map(|node| node["macs"].as_u64().unwrap()).sum();
         assert_eq!(by_kernel, module.reported("macs"), "{name:?}");
+    }
+}
+
+#[test]
+fn activations_take_no_more_than_the_fullest_step_needs() {
+    for name in Name::ALL.into_iter().chain(Name::MODERN) {
+        let Some((_, module)) = open(name) else { continue };
+        let (planned, needed) =
+            (module.reported("activation_bytes"), module.reported("peak_bytes"));
+        assert!(planned * 20 <= needed * 21, "{name:?}: {planned} bytes, {needed} needed");
     }
 }
 

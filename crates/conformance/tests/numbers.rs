@@ -96,6 +96,46 @@ fn resnet50_agrees_before_its_softmax() {
     agrees_with_onnxruntime(Name::ResNet50, Output::BeforeSoftmax, SimdLevel::Relaxed);
 }
 
+#[test]
+fn mobilenet_v3_computes_what_onnxruntime_computes() {
+    agrees_with_onnxruntime(Name::MobileNetV3, Output::Final, SimdLevel::Relaxed);
+    agrees_with_onnxruntime(Name::MobileNetV3, Output::BeforeSoftmax, SimdLevel::Relaxed);
+}
+
+#[test]
+fn efficientnet_lite_computes_what_onnxruntime_computes() {
+    agrees_with_onnxruntime(Name::EfficientNetLite, Output::Final, SimdLevel::Relaxed);
+    agrees_with_onnxruntime(Name::EfficientNetLite, Output::BeforeSoftmax, SimdLevel::Relaxed);
+}
+
+#[test]
+fn efficientnet_b0_computes_what_onnxruntime_computes() {
+    agrees_with_onnxruntime(Name::EfficientNetB0, Output::Final, SimdLevel::Relaxed);
+    agrees_with_onnxruntime(Name::EfficientNetB0, Output::BeforeSoftmax, SimdLevel::Relaxed);
+}
+
+#[test]
+fn a_vision_transformer_computes_what_onnxruntime_computes() {
+    agrees_with_onnxruntime(Name::VisionTransformer, Output::Final, SimdLevel::Relaxed);
+    agrees_with_onnxruntime(Name::VisionTransformer, Output::BeforeSoftmax, SimdLevel::Relaxed);
+}
+
+#[test]
+fn a_vision_transformer_in_parts_computes_what_onnxruntime_computes() {
+    agrees_with_onnxruntime(Name::VisionTransformerOfParts, Output::Final, SimdLevel::Relaxed);
+}
+
+#[test]
+fn a_vision_transformer_with_tanh_computes_what_onnxruntime_computes() {
+    let name = Name::VisionTransformerOfTanh;
+    agrees_with_onnxruntime(name, Output::BeforeSoftmax, SimdLevel::Relaxed);
+}
+
+#[test]
+fn a_vision_transformer_computes_the_same_without_simd() {
+    agrees_with_onnxruntime(Name::VisionTransformer, Output::BeforeSoftmax, SimdLevel::None);
+}
+
 /// Pictures as files, decoded and resized inside the sandbox: the label that onnxruntime gives to
 /// the tensor that was made natively.
 fn pictures_get_onnxruntime_s_label(name: Name) {
