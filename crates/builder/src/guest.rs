@@ -22,13 +22,15 @@ pub enum GuestKind {
     Wasi,
     /// A WASM graph: tensors in, tensors out.
     Graph,
+    /// The WASM operator library, which has no model.
+    Operators,
 }
 
 impl GuestKind {
     /// The target triple.
     pub fn target(self) -> &'static str {
         match self {
-            GuestKind::Actor | GuestKind::Graph => "wasm32-unknown-unknown",
+            GuestKind::Actor | GuestKind::Graph | GuestKind::Operators => "wasm32-unknown-unknown",
             GuestKind::Wasi => "wasm32-wasip1",
         }
     }
@@ -48,6 +50,7 @@ impl GuestKind {
             GuestKind::Actor => "actor",
             GuestKind::Wasi => "wasi",
             GuestKind::Graph => "graph",
+            GuestKind::Operators => "operators",
         }
     }
 
@@ -56,6 +59,7 @@ impl GuestKind {
             GuestKind::Actor => "actor",
             GuestKind::Wasi => "wasi-program",
             GuestKind::Graph => "graph-program",
+            GuestKind::Operators => "operators-program",
         }
     }
 
@@ -73,6 +77,7 @@ impl GuestKind {
                 &["programs/wasi", "crates/classifier", "crates/image-input", "crates/model-spec"]
             }
             GuestKind::Graph => &["programs/graph"],
+            GuestKind::Operators => &["programs/operators"],
         }
     }
 
@@ -81,6 +86,7 @@ impl GuestKind {
             GuestKind::Actor => "libactor.a",
             GuestKind::Wasi => "libwasi_program.a",
             GuestKind::Graph => "libgraph_program.a",
+            GuestKind::Operators => "liboperators_program.a",
         }
     }
 }

@@ -55,8 +55,8 @@ pub(crate) fn join(guest: &Guest<'_>, folder: &Path) -> Result<Joined, BuildErro
         .map_err(|source| BuildError::Write { path: model.clone(), source })?;
     let linked = folder.join("linked.wasm");
     let kernels = folder.join("libgraph_wasm32.a");
-    let inputs =
-        link::Inputs { kind: guest.kind, guest: guest.library, kernels: &kernels, model: &model };
+    let artifacts = link::Model { kernels: &kernels, block: &model };
+    let inputs = link::Inputs { kind: guest.kind, guest: guest.library, model: Some(artifacts) };
     link::link(guest.toolchain, &inputs, &linked)?;
     Ok(Joined { module: read("linked.wasm")?, params: param_bytes, block: block.len() })
 }

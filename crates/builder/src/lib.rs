@@ -26,9 +26,12 @@ pub use error::BuildError;
 pub use guest::GuestKind;
 pub use guest_toolchain::GuestToolchain;
 pub use home::Home;
+pub use model_spec::SimdLevel;
 pub use layers::{LAYERS_SECTION, Layer};
 pub use progress::{Event, Progress, Silent};
-pub use tensors::{BuiltTensors, GRAPH_ABI, GRAPH_SECTION, TensorOptions, build_tensors};
+pub use tensors::{
+    BuiltTensors, GRAPH_ABI, GRAPH_SECTION, TensorOptions, build_operators, build_tensors,
+};
 pub use tuning::{
     EngineId, EngineLog, LayerLog, TUNING_FILE, Trial, TuningError, TuningLog, Unused, tuning_path,
 };

@@ -17,12 +17,18 @@ pub(crate) const STACK_BYTES: u32 = 1024 * 1024;
 const GRAPH_EXPORTS: [&str; 5] =
     ["run", "graphlet_alloc", "graphlet_free", "graphlet_describe", "graphlet_message"];
 
+/// What is linked of a model.
+pub(crate) struct Model<'a> {
+    pub kernels: &'a Path,
+    pub block: &'a Path,
+}
+
 /// What the linker joins.
 pub(crate) struct Inputs<'a> {
     pub kind: GuestKind,
     pub guest: &'a Path,
-    pub kernels: &'a Path,
-    pub model: &'a Path,
+    /// Generated kernels and the model block; the operator library has neither.
+    pub model: Option<Model<'a>>,
 }
 
 /// Links a module and writes it to `out`.
@@ -42,18 +48,22 @@ pub(crate) fn link(
         GuestKind::Graph => {
             command.arg("--no-entry").args(GRAPH_EXPORTS.map(|name| format!("--export={name}")));
         }
+        GuestKind::Operators => {
+            // All but the description.
+            let exports = GRAPH_EXPORTS.iter().filter(|name| **name != "graphlet_describe");
+            command.arg("--no-entry").args(exports.map(|name| format!("--export={name}")));
+        }
         GuestKind::Wasi => {
             let libc = wasi_libc(toolchain)?;
             command.arg(libc.join("crt1-command.o")).arg("-L").arg(&libc);
         }
     }
-    command
+    if let Some(model) = &inputs.model {
         // The kernels register themselves from constructors, to which nothing refers.
-        .arg("--whole-archive")
-        .arg(inputs.kernels)
-        .arg("--no-whole-archive")
-        .arg(inputs.model)
-        .arg(inputs.guest);
+        command.arg("--whole-archive").arg(model.kernels).arg("--no-whole-archive");
+        command.arg(model.block);
+    }
+    command.arg(inputs.guest);
     if inputs.kind == GuestKind::Wasi {
         command.arg("-lc");
     }

@@ -1,7 +1,8 @@
 //! WASM graphs: modules that take tensors and give tensors, with what they say about themselves.
 //!
 //! [`build_tensors`] makes one of an ONNX file alone; [`crate::build`] makes one of a `model.toml`,
-//! which then carries spec and labels too.
+//! which then carries spec and labels too. [`build_operators`] makes the operator library, whose
+//! exports are nearly the same.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -15,6 +16,7 @@ use crate::{
     build::{keep, step},
     compiler, guest,
     join::{self, Guest},
+    link,
 };
 
 /// Name of the custom section that holds a WASM graph's description.
@@ -98,6 +100,32 @@ pub fn build_tensors(
         keep(scratch.path(), folder)?;
     }
     Ok(BuiltTensors { module: joined.module, description, params: joined.params, report })
+}
+
+/// Builds the WASM operator library, which has no model: nothing is compiled with TVM.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn build_operators(
+    home: &Home,
+    simd: SimdLevel,
+    progress: &mut dyn Progress,
+) -> Result<Vec<u8>, BuildError> {
+    let kind = GuestKind::Operators;
+    let toolchain = kind.toolchain()?;
+    let library = step(progress, "guest library (built once)", |_| {
+        guest::library(home, &toolchain, kind, simd)
+    })?;
+    let scratch = tempfile::tempdir()
+        .map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;
+    let out = scratch.path().join("operators.wasm");
+    step(progress, "linking", |_| {
+        link::link(&toolchain, &link::Inputs { kind, guest: &library, model: None }, &out)
+    })?;
+    let module =
+        std::fs::read(&out).map_err(|source| BuildError::Read { path: out.clone(), source })?;
+    join::validate(&module)?;
+    Ok(module)
 }
 
 /// What a graph says about itself: names, types and extents as the ONNX file has them, and for an

@@ -66,6 +66,7 @@ pub mod activation;
 mod conv;
 mod dense;
 mod depthwise;
+pub mod elements;
 pub mod elementwise;
 mod gather;
 pub mod geometry;

@@ -11,6 +11,7 @@ compile_error!("tensors and model blocks are little-endian and used in place");
 #[cfg(feature = "ndarray")]
 mod arrays;
 pub mod block;
+mod buffers;
 mod descriptor;
 mod dlpack;
 mod dtype;
@@ -19,6 +20,7 @@ mod storage;
 mod tensors;
 
 pub use block::{Block, BlockBuilder, BlockError};
+pub use buffers::{Buffers, address_of};
 pub use descriptor::{
     DESCRIPTOR_MAGIC, DESCRIPTOR_VERSION, DescriptorError, TensorPlace, descriptor_len,
     read_descriptor, write_descriptor,

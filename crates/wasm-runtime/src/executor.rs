@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::{Engine, EngineOptions, Limits, Sandbox, wasmtime::Linker};
+use engine::{
+    Engine, EngineOptions, Guest, Limits, Sandbox, Stop,
+    wasmtime::{InstancePre, Linker},
+};
 use sha2::{Digest as _, Sha256};
 use tensor::{
     Storage, Tensor, TensorError, TensorPlace, TensorView, descriptor_len, read_descriptor,
@@ -84,17 +87,10 @@ impl GraphExecutor {
     /// the limits; [`GraphError::Refused`] when its model is damaged.
     pub fn instantiate(&mut self, module: &[u8]) -> Result<&Description, GraphError> {
         self.loaded = None;
-        let digest: [u8; 32] = Sha256::digest(module).into();
-        let compiled = self.engine.compile(module, &digest)?.module;
-        if let Some(import) = compiled.imports().next() {
-            let (module, name) = (import.module().to_owned(), import.name().to_owned());
-            return Err(GraphError::Import { module, name });
-        }
-        let linker = Linker::new(self.engine.wasmtime());
+        let pre = prepare(&self.engine, module)?;
         let deadline = Instant::now() + self.time_limit;
-        let pre = linker.instantiate_pre(&compiled).map_err(engine::Stop::Host)?;
         let sandbox = Sandbox::new(&self.engine, &pre, self.limits, (), deadline)?;
-        let mut instance = Instance::new(sandbox, deadline)?;
+        let mut instance = Instance::graph(sandbox, deadline)?;
         let description = Description::parse(&instance.describe(deadline)?)?;
 
         let mut inputs = Vec::with_capacity(description.inputs.len());
@@ -223,6 +219,21 @@ impl GraphExecutor {
     pub fn memory_bytes(&mut self) -> usize {
         self.loaded.as_mut().map_or(0, |loaded| loaded.instance.memory_bytes())
     }
+}
+
+/// Compiles a module that imports nothing.
+pub(crate) fn prepare(
+    engine: &Engine,
+    module: &[u8],
+) -> Result<InstancePre<Guest<()>>, GraphError> {
+    let digest: [u8; 32] = Sha256::digest(module).into();
+    let compiled = engine.compile(module, &digest)?.module;
+    if let Some(import) = compiled.imports().next() {
+        let (module, name) = (import.module().to_owned(), import.name().to_owned());
+        return Err(GraphError::Import { module, name });
+    }
+    let linker = Linker::new(engine.wasmtime());
+    Ok(linker.instantiate_pre(&compiled).map_err(Stop::Host)?)
 }
 
 #[cfg(test)]

@@ -24,14 +24,18 @@
 //! println!("{} scores", scores.len());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`OperatorLibrary`] does the same for the WASM operator library (`docs/operators.md`).
 
 mod description;
 mod error;
 mod executor;
 mod module;
+mod operators;
 
 pub use description::{Description, DescriptionError, TensorInfo};
 pub use engine::{Engine, EngineOptions, Limits};
 pub use error::GraphError;
 pub use executor::{GraphExecutor, GraphOptions};
+pub use operators::{Operator, OperatorLibrary};
 pub use tensor::{DType, Element, Shape, Storage, Tensor, TensorError, TensorView};

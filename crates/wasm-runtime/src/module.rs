@@ -1,10 +1,11 @@
-//! One instance of a graph, and the calls of its exports. Nothing that it gives is believed.
+//! One instance of a graph or of the operator library, and the calls of its exports. Nothing that
+//! it gives is believed.
 
 use std::{ops::Range, time::Instant};
 
 use engine::{
     Guest, Sandbox,
-    wasmtime::{Memory, StoreContextMut, TypedFunc},
+    wasmtime::{self, Memory, StoreContextMut, TypedFunc},
 };
 
 use crate::GraphError;
@@ -14,33 +15,61 @@ const MAX_TEXT_BYTES: usize = 16 << 20;
 
 type Call = TypedFunc<(u32, u32), i32>;
 
+/// What a module computes: the graph that it is, or one of several operators.
+enum Run {
+    Graph { run: Call, describe: Call },
+    Operators(TypedFunc<(u32, u32, u32), i32>),
+}
+
 /// An instance with its exports.
 pub(crate) struct Instance {
     sandbox: Sandbox<()>,
     memory: Memory,
-    run: Call,
-    describe: Call,
+    run: Run,
     message: Call,
     alloc: TypedFunc<u32, u32>,
 }
 
 impl Instance {
-    /// Looks the exports up.
-    pub(crate) fn new(mut sandbox: Sandbox<()>, deadline: Instant) -> Result<Self, GraphError> {
-        // Looking up runs nothing of the guest's.
+    /// The instance of a graph.
+    pub(crate) fn graph(sandbox: Sandbox<()>, deadline: Instant) -> Result<Self, GraphError> {
+        Self::new(sandbox, deadline, |mut store, instance| {
+            let mut call = |name| instance.get_typed_func(&mut store, name).ok();
+            let (run, describe) = (call("run"), call("graphlet_describe"));
+            let run = run.ok_or(GraphError::Export("run"))?;
+            let describe = describe.ok_or(GraphError::Export("graphlet_describe"))?;
+            Ok(Run::Graph { run, describe })
+        })
+    }
+
+    /// The instance of an operator library.
+    pub(crate) fn library(sandbox: Sandbox<()>, deadline: Instant) -> Result<Self, GraphError> {
+        Self::new(sandbox, deadline, |mut store, instance| {
+            let run = instance.get_typed_func(&mut store, "run").ok();
+            run.map(Run::Operators).ok_or(GraphError::Export("run"))
+        })
+    }
+
+    /// Looks the exports up, which runs nothing of the guest's.
+    fn new(
+        mut sandbox: Sandbox<()>,
+        deadline: Instant,
+        find: impl FnOnce(
+            StoreContextMut<'_, Guest<()>>,
+            &wasmtime::Instance,
+        ) -> Result<Run, GraphError>,
+    ) -> Result<Self, GraphError> {
         let exports = sandbox.enter(deadline, |mut store, instance| {
             let memory = instance.get_memory(&mut store, "memory");
-            let mut call = |name| instance.get_typed_func(&mut store, name).ok();
-            let calls = ["run", "graphlet_describe", "graphlet_message"].map(&mut call);
+            let message = instance.get_typed_func(&mut store, "graphlet_message").ok();
             let alloc = instance.get_typed_func(&mut store, "graphlet_alloc").ok();
-            Ok((memory, calls, alloc))
+            Ok((memory, message, alloc, find(store, instance)))
         })?;
-        let (memory, [run, describe, message], alloc) = exports;
+        let (memory, message, alloc, run) = exports;
         Ok(Instance {
             sandbox,
             memory: memory.ok_or(GraphError::Export("memory"))?,
-            run: run.ok_or(GraphError::Export("run"))?,
-            describe: describe.ok_or(GraphError::Export("graphlet_describe"))?,
+            run: run?,
             message: message.ok_or(GraphError::Export("graphlet_message"))?,
             alloc: alloc.ok_or(GraphError::Export("graphlet_alloc"))?,
         })
@@ -48,7 +77,10 @@ impl Instance {
 
     /// The JSON of `graphlet_describe`.
     pub(crate) fn describe(&mut self, deadline: Instant) -> Result<Vec<u8>, GraphError> {
-        let describe = self.describe.clone();
+        let Run::Graph { describe, .. } = &self.run else {
+            return Err(GraphError::Export("graphlet_describe"));
+        };
+        let describe = describe.clone();
         match self.text(&describe, deadline)? {
             Ok(text) => Ok(text),
             Err(code) => Err(self.refusal(code, deadline)),
@@ -88,16 +120,31 @@ impl Instance {
         self.with_memory(deadline, |memory| target.copy_from_slice(&memory[range]))
     }
 
-    /// Calls `run`; the length of the result's descriptor.
+    /// Calls the `run` of a graph; the length of the result's descriptor.
     pub(crate) fn run(
         &mut self,
         address: u32,
         bytes: usize,
         deadline: Instant,
     ) -> Result<usize, GraphError> {
+        let Run::Graph { run, .. } = &self.run else { return Err(GraphError::Export("run")) };
         // A descriptor that was written into the guest's memory fits 32 bits.
         let arguments = (address, bytes as u32);
-        let answer = self.sandbox.enter(deadline, |store, _| self.run.call(store, arguments))?;
+        let answer = self.sandbox.enter(deadline, |store, _| run.call(store, arguments))?;
+        usize::try_from(answer).map_err(|_| self.refusal(answer, deadline))
+    }
+
+    /// Calls the `run` of an operator library; the length of the result's descriptor.
+    pub(crate) fn run_operator(
+        &mut self,
+        operator: u32,
+        address: u32,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<usize, GraphError> {
+        let Run::Operators(run) = &self.run else { return Err(GraphError::Export("run")) };
+        let arguments = (operator, address, bytes as u32);
+        let answer = self.sandbox.enter(deadline, |store, _| run.call(store, arguments))?;
         usize::try_from(answer).map_err(|_| self.refusal(answer, deadline))
     }
 
@@ -139,7 +186,8 @@ impl Instance {
         Ok(Ok(text))
     }
 
-    fn free(&mut self, address: u32, deadline: Instant) -> Result<(), GraphError> {
+    /// Gives room back.
+    pub(crate) fn free(&mut self, address: u32, deadline: Instant) -> Result<(), GraphError> {
         // Without it the room is lost, no more.
         self.sandbox.enter(deadline, |mut store, instance| {
             match instance.get_typed_func::<u32, i32>(&mut store, "graphlet_free") {

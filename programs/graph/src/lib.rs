@@ -3,7 +3,6 @@
 //! The exports and what they mean stand in `docs/wasm-graph.md`. [`Program`] is all of it as a
 //! safe value; `exports`, which exists on WebAssembly only, is the C side of it.
 
-mod buffers;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 mod program;
@@ -13,6 +12,5 @@ mod session;
 #[cfg(target_arch = "wasm32")]
 use operators as _;
 
-pub use buffers::Buffers;
 pub use program::Program;
 pub use session::{LoadError, RunError, Session};

@@ -2,7 +2,9 @@
 
 use std::{error::Error, iter};
 
-use crate::{Buffers, RunError, Session};
+use tensor::Buffers;
+
+use crate::{RunError, Session};
 
 /// The state of a module.
 #[derive(Debug, Default)]

@@ -1,9 +1,10 @@
 //! One model, ready to run on tensors that lie in the host's buffers.
 
-use tensor::{DescriptorError, TensorPlace, TensorView, read_descriptor, write_descriptor};
+use tensor::{
+    Buffers, DescriptorError, TensorPlace, TensorView, address_of, read_descriptor,
+    write_descriptor,
+};
 use tvm_graph_rt::{Block, BlockError, ExecutorError, GraphError, GraphExecutor, Module};
-
-use crate::{Buffers, buffers::address_of};
 
 /// A model and what it says about itself.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod inspect;
 pub mod keys;
 #[cfg(feature = "kubernetes")]
 mod node;
+mod operators;
 #[cfg(feature = "kubernetes")]
 mod pod;
 mod profile;
@@ -49,6 +50,7 @@ pub enum Command {
     Init(init::Args),
     #[command(subcommand)]
     Keys(keys::Command),
+    Operators(operators::Args),
     Sign(sign::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
@@ -79,6 +81,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Graph(command) => graph::run(&command),
         Command::Init(args) => init::run(&args),
         Command::Keys(command) => keys::run(&command),
+        Command::Operators(args) => operators::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),

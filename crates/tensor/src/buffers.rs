@@ -1,11 +1,11 @@
-//! The memory that a host has asked for: the only places where it may put anything.
+//! The memory of a module that a host has asked for: the only places where it may put anything.
 
 use std::collections::BTreeMap;
 
-use tensor::Storage;
+use crate::Storage;
 
 /// Buffers by the address at which they start. Each starts at a multiple of
-/// [`tensor::ALIGNMENT`] and lives until the host gives it back.
+/// [`crate::ALIGNMENT`] and lives until the host gives it back.
 #[derive(Debug, Default)]
 pub struct Buffers {
     blocks: BTreeMap<u32, Storage<'static>>,
@@ -50,7 +50,7 @@ impl Buffers {
 
 /// Where bytes lie, as a host counts: from the start of the module's memory. Natively, where only
 /// tests are, the lower half of the address.
-pub(crate) fn address_of(bytes: &[u8]) -> u32 {
+pub fn address_of(bytes: &[u8]) -> u32 {
     bytes.as_ptr().addr() as u32
 }
 
