@@ -145,6 +145,10 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     everyone = peers.all_peers(tools, place, placement)
     if asked.peers:
         wanted = {"graphlet", *asked.peers.split(",")}
+        unknown = wanted - {peer.key for peer in everyone}
+        if unknown:
+            known = ", ".join(peer.key for peer in everyone)
+            raise ModelError(f"no peers {sorted(unknown)}; there are {known}")
         everyone = [peer for peer in everyone if peer.key in wanted]
     results: dict[str, Any] = {
         "schema": 1,

@@ -71,7 +71,7 @@ class Peer:
         try:
             spawned = process.run(
                 command,
-                timeout=60 + 2 * (job.runs + job.warmup),
+                timeout=min(60 + 2 * (job.runs + job.warmup), 600),
                 environment=self.environment,
                 folder=job.model.folder,
                 sample=sample,

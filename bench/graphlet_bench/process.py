@@ -93,7 +93,8 @@ def run(
                 stderr=errors,
                 env={**os.environ, **(environment or {})},
                 cwd=folder,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 start_new_session=True,
             )
         except OSError as error:
