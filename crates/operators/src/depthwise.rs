@@ -16,6 +16,7 @@ use crate::conv::{ConvBuffers, at};
 use crate::gather::Padded;
 use crate::geometry::{Axis, Clamp, Conv2d};
 use crate::scratch::{self, LINE};
+use crate::taps;
 use crate::variant::F32x4;
 use crate::vector::Vector;
 
@@ -43,6 +44,10 @@ pub(crate) unsafe fn depthwise(conv: &Conv2d, buffers: ConvBuffers) -> Result<()
             }
         });
     }
+    if taps::fits(conv) {
+        // SAFETY: the caller's promise.
+        return unsafe { padded_planes(conv, buffers) };
+    }
     let padded = Padded::plan(1, conv.rows, conv.columns)?;
     let offsets = conv.steps().next_multiple_of(LINE);
     scratch::with(offsets + padded.len(), |scratch| {
@@ -53,6 +58,56 @@ pub(crate) unsafe fn depthwise(conv: &Conv2d, buffers: ConvBuffers) -> Result<()
         for plane in 0..conv.batch * conv.groups {
             // SAFETY: the caller's promise for this plane; scratch has the plan's sizes.
             unsafe { one_padded_plane(conv, buffers, plane, &padded, offsets, scratch) };
+        }
+    })
+}
+
+/// Computes windows three, five or seven columns wide through padded planes.
+///
+/// # Errors
+/// As [`depthwise`].
+///
+/// # Safety
+/// As [`depthwise`].
+unsafe fn padded_planes(conv: &Conv2d, buffers: ConvBuffers) -> Result<(), KernelError> {
+    let frame = taps::Frame::plan(conv.rows, conv.columns)?;
+    let places = taps::Places::new(conv);
+    let (table, spread) = (places.len(frame.chunk), (4 * conv.steps()).next_multiple_of(LINE));
+    scratch::with(table + spread + frame.len(), |scratch| {
+        let (table, rest) = scratch.split_at_mut(table);
+        let (spread, input) = rest.split_at_mut(spread);
+        // The padding, which nothing else writes.
+        input[..frame.len()].fill(0.0);
+        places.write(conv, &frame, table);
+        let (plane_in, plane_out) = (conv.input_plane(), conv.output_plane());
+        for plane in 0..conv.batch * conv.groups {
+            let channel = plane % conv.groups;
+            // SAFETY: the caller's promise for this plane; scratch has the sizes above.
+            unsafe {
+                let weights = buffers.weights.add(channel * conv.steps());
+                for (tap, to) in spread.chunks_exact_mut(4).take(conv.steps()).enumerate() {
+                    to.fill(*weights.add(tap));
+                }
+                for first in (0..conv.rows.output).step_by(frame.chunk) {
+                    let rows = frame.chunk.min(conv.rows.output - first);
+                    let output = plane * plane_out + first * conv.columns.output;
+                    frame.fill(buffers.x.add(plane * plane_in), input.as_mut_ptr(), first, rows);
+                    let sweep = taps::Sweep {
+                        input: input.as_ptr(),
+                        pitch: frame.tap_row(),
+                        steps: conv.steps(),
+                        weights: spread.as_ptr(),
+                        bias: buffers.bias.add(channel),
+                        residual: at(buffers.residual, output),
+                        output: buffers.y.add(output),
+                        places: table.as_ptr().cast(),
+                        count: places.count(rows),
+                        clamp: conv.activation.clamp(),
+                    };
+                    sweep.run(conv.columns.kernel, conv.columns.stride);
+                    activation::finish(&conv.activation, sweep.output, rows * conv.columns.output);
+                }
+            }
         }
     })
 }
@@ -306,17 +361,22 @@ unsafe fn every_other<const LEFT: bool, const RIGHT: bool>(row: *const f32) -> [
     let zero = F32x4::splat(0.0);
     // SAFETY: the caller's promise.
     unsafe {
-        let (before, second) = match LEFT {
-            true => (zero, row),
-            false => (F32x4::load_splat(row), row.add(1)),
+        let low = F32x4::load(row);
+        if LEFT {
+            let high = match RIGHT {
+                true => F32x4::load(row.add(3)).rest_then(zero),
+                false => F32x4::load(row.add(4)),
+            };
+            let third = low.odds(high);
+            return [zero.last_then(third), low.evens(high), third];
+        }
+        let high = F32x4::load(row.add(4));
+        let third = F32x4::load(row.add(2));
+        let third = match RIGHT {
+            true => third.evens_odds(high.rest_then(zero)),
+            false => third.evens_odds(F32x4::load(row.add(5))),
         };
-        let low = F32x4::load(second);
-        let high = match RIGHT {
-            true => F32x4::load(second.add(3)).rest_then(zero),
-            false => F32x4::load(second.add(4)),
-        };
-        let third = low.odds(high);
-        [before.last_then(third), low.evens(high), third]
+        [low.evens(high), low.odds(high), third]
     }
 }
 

@@ -77,6 +77,7 @@ pub mod reference;
 mod rows;
 pub mod scratch;
 mod symbols;
+mod taps;
 mod tile;
 mod transpose;
 mod vector;

@@ -24,6 +24,20 @@ pub(crate) unsafe fn max_pool2d(
     y: *mut f32,
 ) -> Result<(), KernelError> {
     let (rows, columns) = (pool.rows, pool.columns);
+    if reads_in_place(pool) {
+        for plane in 0..pool.planes {
+            // SAFETY: the caller's promise for this plane.
+            unsafe {
+                let x = x.add(plane * rows.input * columns.input);
+                let y = y.add(plane * rows.output * columns.output);
+                match columns.kernel {
+                    2 => in_place_2(pool, x, y),
+                    _ => in_place_3(pool, x, y),
+                }
+            }
+        }
+        return Ok(());
+    }
     // Vectors of four outputs may read this far behind the last window.
     let slack = 8 * columns.stride.min(2);
     let length = (columns.before + columns.input).max(columns.reach(columns.output)) + slack;
@@ -48,6 +62,128 @@ pub(crate) unsafe fn max_pool2d(
             }
         }
     })
+}
+
+/// Whether windows can be taken where the input lies: two or three columns at stride 2, at least
+/// four of them, of which only the first and the last may see padding, and one column of it.
+fn reads_in_place(pool: &Pool2d) -> bool {
+    let (rows, columns) = (pool.rows, pool.columns);
+    let inside = |row| {
+        let (start, end) = (rows.start(row), rows.start(row) + rows.window() as isize);
+        start < rows.input as isize && end > 0
+    };
+    rows.kernel == columns.kernel
+        && [2, 3].contains(&columns.kernel)
+        && columns.stride == 2
+        && columns.before <= 1
+        && columns.after() <= 1
+        && columns.output >= 5
+        && columns.input >= 8
+        && inside(0)
+        && inside(rows.output - 1)
+}
+
+// Functions of their own: one loop's registers are the other's spills.
+/// # Safety
+/// `x` and `y` point to a plane of input and of output, and [`reads_in_place`] holds for windows of
+/// two.
+#[inline(never)]
+unsafe fn in_place_2(pool: &Pool2d, x: *const f32, y: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { in_place::<2>(pool, x, y) }
+}
+
+/// # Safety
+/// As [`in_place_2`], for windows of three.
+#[inline(never)]
+unsafe fn in_place_3(pool: &Pool2d, x: *const f32, y: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { in_place::<3>(pool, x, y) }
+}
+
+/// Computes a plane: down the columns of two vectors of input and along them in one go.
+///
+/// # Safety
+/// As [`in_place_2`].
+#[inline(always)]
+unsafe fn in_place<const KERNEL: usize>(pool: &Pool2d, x: *const f32, y: *mut f32) {
+    let (rows, columns) = (pool.rows, pool.columns);
+    let (input, width) = (columns.input, columns.output);
+    let nothing = F32x4::splat(f32::NEG_INFINITY);
+    for row in 0..rows.output {
+        let window = covered(&rows, row);
+        // A window that padding cuts short reads one of its rows twice.
+        // SAFETY: these are rows of the plane.
+        let lines: [*const f32; KERNEL] = std::array::from_fn(|i| unsafe {
+            x.add((window.start + i).min(window.end - 1) * input)
+        });
+        let down = |at: usize| {
+            // SAFETY: the callers below stay inside the rows.
+            let vectors = lines.map(|line| unsafe { F32x4::load(line.wrapping_add(at)) });
+            let most = nothing.larger(vectors[0]).larger(vectors[1]);
+            if KERNEL == 3 { most.larger(vectors[KERNEL - 1]) } else { most }
+        };
+        // The windows' first two columns of two vectors of input.
+        let pairs = |low: F32x4, high: F32x4| (low.evens(high), low.odds(high));
+        let (before, right) = (columns.before, columns.after() == 1);
+        // SAFETY: every window of a row but the first and the last lies inside it. A vector of four
+        // windows begins at `2 * column - before`; those before the last four have at least four
+        // more windows behind them, hence eight more values of input.
+        unsafe {
+            let y = y.add(row * width);
+            let mut column = 0;
+            if before == 1 {
+                // The first column is padding.
+                let (second, third) = pairs(down(0), down(4));
+                let most = nothing.last_then(third).larger(second);
+                let most = if KERNEL == 3 { most.larger(third) } else { most };
+                most.store(y);
+                column = 4;
+            }
+            let mut from = 2 * column - before;
+            if column + 4 < width {
+                let mut low = down(from);
+                while column + 4 < width {
+                    let (first, second) = pairs(low, down(from + 4));
+                    let mut most = first.larger(second);
+                    if from + 12 <= input {
+                        low = down(from + 8);
+                        if KERNEL == 3 {
+                            most = most.larger(first.rest_then(low));
+                        }
+                    } else if KERNEL == 3 {
+                        // Only before the last four windows.
+                        most = most.larger(down(from + 2).evens_odds(down(from + 5)));
+                    }
+                    most.store(y.add(column));
+                    column += 4;
+                    from += 8;
+                }
+            }
+            let from = 2 * (width - 4) - before;
+            let low = down(from);
+            let most = match (KERNEL, right) {
+                (2, true) => {
+                    let (first, second) = pairs(low, down(from + 3).rest_then(nothing));
+                    first.larger(second)
+                }
+                (2, false) => {
+                    let (first, second) = pairs(low, down(from + 4));
+                    first.larger(second)
+                }
+                (_, true) => {
+                    let (first, second) = pairs(low, down(from + 4));
+                    first.larger(second).larger(first.rest_then(nothing))
+                }
+                _ => {
+                    let (first, second) = pairs(low, down(from + 4));
+                    let third = down(from + 2).evens_odds(down(from + 5));
+                    first.larger(second).larger(third)
+                }
+            };
+            most.store(y.add(width - 4));
+        }
+    }
 }
 
 /// Maximum of `rows` rows, column by column.

@@ -138,6 +138,11 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
+    fn evens_odds(self, next: Self) -> Self {
+        Self([self.0[0], self.0[2], next.0[1], next.0[3]])
+    }
+
+    #[inline(always)]
     fn last_then(self, next: Self) -> Self {
         Self([self.0[3], next.0[0], next.0[1], next.0[2]])
     }

@@ -68,6 +68,9 @@ pub(crate) trait Vector: Copy {
     /// Lanes 1 and 3 of `self`, then of `next`.
     fn odds(self, next: Self) -> Self;
 
+    /// Lanes 0 and 2 of `self`, then 1 and 3 of `next`.
+    fn evens_odds(self, next: Self) -> Self;
+
     /// The last lane of `self`, then the first three of `next`.
     fn last_then(self, next: Self) -> Self;
 

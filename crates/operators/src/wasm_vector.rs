@@ -117,6 +117,11 @@ macro_rules! wasm_vector {
             }
 
             #[inline(always)]
+            fn evens_odds(self, next: Self) -> Self {
+                Self(i32x4_shuffle::<0, 2, 5, 7>(self.0, next.0))
+            }
+
+            #[inline(always)]
             fn last_then(self, next: Self) -> Self {
                 Self(i32x4_shuffle::<3, 4, 5, 6>(self.0, next.0))
             }

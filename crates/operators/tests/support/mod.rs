@@ -254,9 +254,10 @@ impl Case {
                 let fast = random.one_of(&[true, false]);
                 let (rows, columns) = if fast {
                     let stride = random.one_of(&[1, 2]);
+                    let kernel = random.one_of(&[3, 3, 3, 5, 5, 7]);
                     let mut axis = || {
-                        let (input, before) = (random.between(3, 23), random.between(0, 2));
-                        Window::padded(input, 3, stride, 1, before, random.between(0, 2))
+                        let (input, before) = (random.between(7, 27), random.between(0, 3));
+                        Window::padded(input, kernel, stride, 1, before, random.between(0, 3))
                     };
                     (axis(), axis())
                 } else {
@@ -276,7 +277,17 @@ impl Case {
                         + 1,
                     ..window
                 };
-                let (rows, columns) = (plain(rows), plain(columns));
+                // The fast paths want windows of two or three at stride 2.
+                let (rows, columns) = if random.one_of(&[true, false]) {
+                    let kernel = random.between(2, 3);
+                    let mut axis = || {
+                        let (input, before) = (random.between(3, 30), random.between(0, 1));
+                        Window::padded(input, kernel, 2, 1, before, random.between(0, 1))
+                    };
+                    (axis(), axis())
+                } else {
+                    (plain(rows), plain(columns))
+                };
                 match random.between(0, 1) {
                     0 => Self::MaxPool { batch, channels, rows, columns },
                     _ => {
@@ -593,6 +604,19 @@ pub fn layers() -> Vec<Case> {
         cases.push(Case::depthwise(9, side, 3, 1));
         cases.push(Case::depthwise(9, side, 3, 2));
     }
+    // Every remainder of a row of vectors, with and without padding.
+    for side in 5..=23 {
+        for padding in [0, 1] {
+            cases.push(Case::max_pool(2, side, 3, 2, padding));
+            cases.push(Case::max_pool(2, side, 2, 2, padding));
+        }
+        for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)] {
+            cases.push(Case::depthwise(2, side, kernel, stride));
+        }
+    }
+    // Planes too large for one chunk.
+    cases.push(Case::depthwise(2, 280, 5, 1));
+    cases.push(Case::depthwise(1, 281, 5, 2));
     // The padding that TensorFlow calls SAME: none before, one behind.
     for side in [224, 113, 112, 56, 14, 8] {
         let window = Window::padded(side, 3, 2, 1, 0, 1);
