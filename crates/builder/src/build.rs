@@ -70,8 +70,11 @@ pub struct Sizes {
     pub params: usize,
     /// The model block: graph, weights, spec and labels.
     pub block: usize,
-    /// Largest sum of activations alive at once, planned.
+    /// The arena: activations as they are planned.
     pub activations: u64,
+    /// Largest sum of activations alive at once: no plan can do with less. 0 in older cards.
+    #[serde(default)]
+    pub activations_peak: u64,
 }
 
 /// Versions of what made a module.
@@ -296,6 +299,7 @@ fn assemble(
             params: joined.params,
             block: joined.block,
             activations: report["activation_bytes"].as_u64().unwrap_or_default(),
+            activations_peak: report["peak_bytes"].as_u64().unwrap_or_default(),
         },
         versions: Versions {
             graphlet: env!("CARGO_PKG_VERSION").to_owned(),

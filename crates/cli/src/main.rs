@@ -9,6 +9,7 @@ mod keys;
 mod logs;
 mod npy;
 mod paths;
+mod plan;
 mod profiler;
 mod progress;
 #[cfg(feature = "kubernetes")]

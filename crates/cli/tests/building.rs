@@ -71,11 +71,20 @@ fn a_built_module_tells_everything_about_itself() {
     assert_eq!(report["claims"]["capabilities"].as_array().unwrap().len(), 2);
     assert_eq!(report["model"]["spec"]["model"]["name"], "digits");
     assert_eq!(report["model"]["labels"], 10);
+    let plan = |part: &str| report["plan"][part].as_u64().unwrap();
+    assert_eq!(plan("weights"), report["model"]["sizes"]["params"]);
+    assert_eq!(plan("activations"), report["model"]["sizes"]["activations"]);
+    assert!(plan("activations_peak") > 0 && plan("activations_peak") <= plan("activations"));
+    assert_eq!(plan("stack"), 1 << 20);
+    // The model is loaded: activations and all.
+    assert!(plan("start") > plan("stack") + plan("activations") + plan("weights"));
+    assert_eq!(plan("instance"), plan("start") - plan("weights") - plan("state"));
     let text = report.to_string();
     assert!(text.contains("__guest_call") && text.contains("__host_call"), "{text}");
     assert!(!text.contains("wasi"), "an actor imports waPC and nothing else: {text}");
     let shown = user.done("inspect digits.wasm");
     assert!(shown.contains("digits") && shown.contains("relaxed"), "{shown}");
+    assert!(shown.contains("bytes  weights, shared by all instances"), "{shown}");
 }
 
 #[test]

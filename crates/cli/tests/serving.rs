@@ -32,6 +32,39 @@ fn each_drawn_digit_is_answered_with_its_name_as_a_json_string() {
 }
 
 #[test]
+fn an_instance_for_each_request_answers_as_those_that_are_kept_do() {
+    let Some((user, kept)) = served() else { return };
+    let fresh = Server::start(&user, "digits.wasm --instances 2 --isolation request");
+    assert_eq!(fresh.event("Actor loaded")["isolation"], "request");
+    assert_eq!(kept.event("Actor loaded")["isolation"], "pooled");
+    let mut clients = [&kept, &fresh].map(|server| Client::connect(server.address()));
+    for digit in 0..10 {
+        let target = "/?top_k=10";
+        let picture = pictures::digit(digit);
+        let answers = clients.each_mut().map(|client| {
+            let answer = client.exchange(request("PUT", target, &[], &picture));
+            assert_eq!(answer.status, 200);
+            answer.json()
+        });
+        assert_eq!(answers[0], answers[1], "the same scores, to the last digit");
+    }
+    // What a client gets wrong, and what the host says of itself.
+    let answer = clients[1].exchange(request("PUT", "/", &[], b"no picture"));
+    assert_eq!(answer.status, 415, "{}", answer.text());
+    for server in [&kept, &fresh] {
+        for phase in ["preprocess", "infer"] {
+            let labels = [("phase", phase)];
+            assert_eq!(server.metric("graphlet_inference_seconds_count", &labels), 10.0, "{phase}");
+        }
+    }
+    // The broken picture is decoded, too.
+    let decoded = [("phase", "decode")];
+    assert_eq!(fresh.metric("graphlet_inference_seconds_count", &decoded), 11.0);
+    kept.stop();
+    fresh.stop();
+}
+
+#[test]
 fn a_picture_may_come_in_chunks_and_by_any_path_and_type() {
     let Some((_user, server)) = served() else { return };
     let seven = pictures::digit(7);

@@ -5,6 +5,8 @@
 //! cargo run --release -p host --example isolation -- model.wasm picture.jpg [rounds]
 //! ```
 
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
 use std::{
     env,
     error::Error,

@@ -405,7 +405,7 @@ bindings:
 "#,
         );
         let expected = [
-            "manifest: `actor` is not one of labels, actors, capabilities, bindings",
+            "manifest: `actor` is not one of labels, actors, isolation, capabilities, bindings",
             "actors[0]: empty",
             "actors[2]: a single value is wanted here",
             "capabilities[1]: this host has no `wascc:blobstore`; it has: wascc:http_server, \
@@ -419,6 +419,17 @@ bindings:
             "bindings[4]: a mapping with actor, capability, binding, values is wanted here",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn isolation_is_one_of_two_words_or_left_open() {
+        let isolation = |text: &str| parse(&format!("actors: [a.wasm]\n{text}")).unwrap().isolation;
+        assert_eq!(isolation(""), None);
+        assert_eq!(isolation("isolation: request"), Some(Isolation::Request));
+        assert_eq!(isolation("isolation: ${HOW:pooled}"), Some(Isolation::Pooled));
+        let found = mistakes("actors: [a.wasm]\nisolation: often");
+        assert_eq!(found, ["isolation: `often` is neither `pooled` nor `request`"]);
+        assert_eq!(mistakes("actors: [a.wasm]\nisolation: [request]").len(), 1);
     }
 
     #[test]

@@ -16,12 +16,13 @@ use serde::Serialize;
 use crate::{
     card::Card,
     files::{printable, read_module},
+    plan::Plan,
     shape::{Entry, Memory, Shape},
     trust::{self, TrustFile},
     units::{show_count, show_duration},
 };
 
-/// Show a module's claims, verdict, model card, sizes, SIMD level, imports and exports
+/// Show a module's claims, verdict, model card, sizes, SIMD level, memory plan, imports and exports
 ///
 /// The exit code says only whether the file could be read; `graphlet verify` judges.
 #[derive(Debug, clap::Args)]
@@ -64,6 +65,9 @@ struct Report {
     model_error: Option<String>,
     simd: SimdLevel,
     memory: Vec<Memory>,
+    /// Where an instance's memory goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<Plan>,
     sections: Vec<SectionSize>,
     imports: Vec<Entry>,
     exports: Vec<Entry>,
@@ -130,6 +134,7 @@ impl Report {
             Ok(card) => (card, None),
             Err(error) => (None, Some(format!("{:#}", anyhow::Error::from(error)))),
         };
+        let plan = Plan::of(bytes, model.as_ref())?;
         Ok(Report {
             file: path.display().to_string(),
             bytes: bytes.len() as u64,
@@ -140,6 +145,7 @@ impl Report {
             model_error,
             simd: shape.simd,
             memory: shape.memories,
+            plan,
             sections,
             imports: shape.imports,
             exports: shape.exports,
@@ -176,6 +182,13 @@ impl Report {
                 None => "no maximum".into(),
             };
             text.line("memory", &format!("{} at the start, {most}", mebibytes(memory.pages)));
+        }
+        if let Some(plan) = &self.plan {
+            let lines = plan.lines().into_iter();
+            text.list(
+                "plan",
+                lines.map(|(bytes, of)| format!("{:>13} bytes  {of}", show_count(bytes))),
+            );
         }
         text.list(
             "sections",

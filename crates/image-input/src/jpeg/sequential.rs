@@ -167,7 +167,7 @@ impl<'a> Plane<'a> {
         let keep = |ratio: usize| ((8 >> shift) << ratio.trailing_zeros()).min(8);
         let kept = (keep(ratio.0), keep(ratio.1));
         let side = kept.0.max(kept.1);
-        let spread = ((ratio.0 * 8 >> shift) / kept.0, (ratio.1 * 8 >> shift) / kept.1);
+        let spread = (((ratio.0 * 8) >> shift) / kept.0, ((ratio.1 * 8) >> shift) / kept.1);
         let stride = units_across * across * kept.0;
         Self {
             coding: Coding { dc: component.dc, ac: component.ac, steps: component.steps },
@@ -306,7 +306,7 @@ fn spread<'r>(
         // Too narrow for libjpeg to smooth.
         (2, _) if plane.width <= 2 => colour::repeat(nearest, 2, room),
         (2, 1) => colour::between(nearest, between, room),
-        (1, 2) => colour::below(nearest, plane.row(far), y % 2 == 0, room),
+        (1, 2) => colour::below(nearest, plane.row(far), y.is_multiple_of(2), room),
         (2, 2) => colour::around(nearest, plane.row(far), between, room),
         _ => colour::repeat(nearest, across, room),
     }
