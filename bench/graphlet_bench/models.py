@@ -128,6 +128,9 @@ def _collect(place: Place, name: str, folder: Path) -> Model:
             raise ModelError(f"put {onnx} into $GRAPHLET_SHARED/models")
         _copy(source.with_name(labels), folder / labels)
     (folder / "model.toml").write_text(toml)
+    tuning = place.root / "models" / name / "tuning.json"
+    if tuning.is_file():
+        _copy(tuning, folder / tuning.name)
     target = folder / onnx
     if target.is_symlink() or not target.exists() or target.stat().st_size != source.stat().st_size:
         _copy(source, target)
