@@ -8,6 +8,9 @@ from dataclasses import dataclass
 # Every tensor begins on a cache line.
 ALIGNMENT = 64
 
+# How often a plan is mended.
+_TRIES = 30
+
 
 @dataclass(frozen=True)
 class Lifetime:
@@ -34,8 +37,10 @@ def plan(lifetimes: Sequence[Lifetime]) -> Plan:
     """The smallest of a few greedy plans, which differ in who chooses a place first.
 
     Large tensors first is what TFLite does (https://arxiv.org/abs/2001.03288, greedy by size);
-    none of the orders is best for every network.
+    none of the orders is best for every network. Where all waste memory they are mended: whatever
+    reaches too high chooses first in another try.
     """
+    least = peak(lifetimes)
     orders: list[Callable[[Lifetime], tuple[int, ...]]] = [
         lambda t: (-t.size, t.first),
         lambda t: (-t.size * (t.last - t.first + 1), t.first),
@@ -43,11 +48,16 @@ def plan(lifetimes: Sequence[Lifetime]) -> Plan:
         lambda t: (t.first, -t.size),
         lambda t: (-t.last, -t.size),
     ]
+    ranked = [
+        sorted(range(len(lifetimes)), key=lambda i: (*order(lifetimes[i]), i)) for order in orders
+    ]
+    ranked.append(_by_breadth(lifetimes))
     plans = []
-    for order in orders:
-        indices = sorted(range(len(lifetimes)), key=lambda i: (*order(lifetimes[i]), i))
-        plans.append(_place(lifetimes, indices))
-    plans += [_by_breadth(lifetimes)]
+    for tries in (1, _TRIES):
+        for indices in ranked:
+            plans.append(_mended(lifetimes, indices, least, tries))
+            if plans[-1].total == least:
+                return plans[-1]
     return min(plans, key=lambda candidate: candidate.total)
 
 
@@ -66,7 +76,24 @@ def _needed(lifetimes: Sequence[Lifetime], step: int) -> int:
     return sum(aligned(t.size) for t in lifetimes if t.first <= step <= t.last)
 
 
-def _by_breadth(lifetimes: Sequence[Lifetime]) -> Plan:
+def _mended(lifetimes: Sequence[Lifetime], order: list[int], least: int, tries: int) -> Plan:
+    """The best of some plans, in each of which what reached highest before chooses earlier."""
+    order = list(order)
+    best = _place(lifetimes, order)
+    found = best
+    for _ in range(tries - 1):
+        if best.total == least:
+            break
+        ends = [o + aligned(t.size) for o, t in zip(found.offsets, lifetimes, strict=True)]
+        highest = [index for index in order if ends[index] > least]
+        order = highest + [index for index in order if ends[index] <= least]
+        found = _place(lifetimes, order)
+        if found.total < best.total:
+            best = found
+    return best
+
+
+def _by_breadth(lifetimes: Sequence[Lifetime]) -> list[int]:
     """What is needed at the fullest step chooses first, then at the next fullest, and so on.
 
     Greedy by breadth of the same paper.
@@ -76,7 +103,7 @@ def _by_breadth(lifetimes: Sequence[Lifetime]) -> Plan:
     for step in steps:
         living = [i for i, t in enumerate(lifetimes) if t.first <= step <= t.last]
         order.update(dict.fromkeys(sorted(living, key=lambda i: (-lifetimes[i].size, i))))
-    return _place(lifetimes, list(order))
+    return list(order)
 
 
 def _place(lifetimes: Sequence[Lifetime], order: Sequence[int]) -> Plan:

@@ -52,7 +52,7 @@ def test_only_tensors_that_change_their_order_are_copied_by_a_transformer() -> N
     assert not {n.op for n in executor.graph.nodes} & {"Split", "Slice", "Squeeze", "Reshape"}
 
 
-@pytest.mark.parametrize("name", ["vit", "efficientnet_b0"])
+@pytest.mark.parametrize("name", list(PASSES))
 def test_memory_is_planned_as_tightly_as_can_be(name: str) -> None:
     executor = agrees(modern_models.MODELS[name](), SHAPE)
     memory = executor.executor.memory()
