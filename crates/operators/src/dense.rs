@@ -157,8 +157,33 @@ unsafe fn one_row_step(sums: &mut [F32x4; VECTORS], x: *const f32, weights: *con
 /// # Safety
 /// `x` points to four rows of `steps` values, at least one, `weights` to eight columns of `steps`
 /// rows of 32.
-#[inline(never)]
 unsafe fn four_rows(
+    x: *const f32,
+    row: usize,
+    steps: usize,
+    weights: *const f32,
+) -> [[F32x4; 2]; 4] {
+    let whole = steps / 4 * 4;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut tile = match whole {
+            0 => [[F32x4::splat(0.0); 2]; 4],
+            _ => four_rows_in_fours(x, row, whole, weights),
+        };
+        for step in whole..steps {
+            four_rows_step(&mut tile, x.add(step), row, weights.add(step * BLOCK));
+        }
+        tile
+    }
+}
+
+/// The same for four steps at a time: a load of one value into all lanes is three instructions, a
+/// lane of a vector one.
+///
+/// # Safety
+/// As [`four_rows`]; `steps` is a positive multiple of four.
+#[inline(never)]
+unsafe fn four_rows_in_fours(
     mut x: *const f32,
     row: usize,
     steps: usize,
@@ -168,19 +193,28 @@ unsafe fn four_rows(
     // SAFETY: the caller's promise; pointers are read only while steps are left.
     unsafe {
         let mut tile = [[F32x4::splat(0.0); 2]; 4];
-        loop {
-            four_rows_step(&mut tile, x, row, weights);
-            left -= 1;
-            if left == 0 {
-                break;
+        'steps: loop {
+            let values: [F32x4; 4] = array::from_fn(|i| F32x4::load(x.add(i * row)));
+            macro_rules! steps {
+                ($($lane:literal)*) => {
+                    $(
+                        let low = F32x4::load(weights.add($lane * BLOCK));
+                        let high = F32x4::load(weights.add($lane * BLOCK + 4));
+                        for (sums, values) in tile.iter_mut().zip(values) {
+                            let value = values.broadcast::<$lane>();
+                            sums[0] = value.mul_add(low, sums[0]);
+                            sums[1] = value.mul_add(high, sums[1]);
+                        }
+                        left -= 1;
+                        if left == 0 {
+                            break 'steps;
+                        }
+                    )*
+                };
             }
-            four_rows_step(&mut tile, x.add(1), row, weights.add(BLOCK));
-            left -= 1;
-            if left == 0 {
-                break;
-            }
-            x = x.add(2);
-            weights = weights.add(2 * BLOCK);
+            steps!(0 1 2 3);
+            x = x.add(4);
+            weights = weights.add(4 * BLOCK);
         }
         tile
     }

@@ -10,23 +10,24 @@
 
 use crate::KernelError;
 
-// Enough for a vector of bytes, and four vectors of words.
-const LANES: usize = 16;
 // Small enough to be searched again from the first cache.
 const BLOCK: usize = 1024;
+// The longest vector that the counters of equal elements are kept in.
+const LANES: usize = 16;
 
 /// What the operators compute with.
 pub trait Number: Copy + PartialEq {
+    /// What [`Number::key`] gives.
+    type Key: Copy + Ord;
     /// The sum; integers wrap round.
     #[must_use]
     fn plus(self, other: Self) -> Self;
     /// The product; integers wrap round.
     #[must_use]
     fn times(self, other: Self) -> Self;
-    /// Whether it is greater, NaN being the greatest.
-    fn exceeds(self, other: Self) -> bool;
-    /// Whether neither exceeds the other.
-    fn ties(self, other: Self) -> bool;
+    /// An integer that is greater for a greater number, and the same for equal ones; NaN has the
+    /// greatest. The greatest of integers is found with vectors, that of floats is not.
+    fn key(self) -> Self::Key;
     /// How many pairs are equal.
     fn count_equal(a: &[Self], b: &[Self]) -> usize;
 }
@@ -34,6 +35,8 @@ pub trait Number: Copy + PartialEq {
 macro_rules! integers {
     ($($integer:ty, $count:ty);*) => {$(
         impl Number for $integer {
+            type Key = Self;
+
             fn plus(self, other: Self) -> Self {
                 self.wrapping_add(other)
             }
@@ -42,18 +45,14 @@ macro_rules! integers {
                 self.wrapping_mul(other)
             }
 
-            fn exceeds(self, other: Self) -> bool {
-                self > other
-            }
-
-            fn ties(self, other: Self) -> bool {
-                self == other
+            fn key(self) -> Self {
+                self
             }
 
             fn count_equal(a: &[Self], b: &[Self]) -> usize {
-                // As many as a counter of the element's own width can count.
-                let runs = a.chunks(<$count>::MAX as usize).zip(b.chunks(<$count>::MAX as usize));
-                runs.map(|(a, b)| {
+                // As many whole vectors as a counter of the element's own width can count.
+                const RUN: usize = <$count>::MAX as usize / LANES * LANES;
+                a.chunks(RUN).zip(b.chunks(RUN)).map(|(a, b)| {
                     let equal = a.iter().zip(b).map(|(a, b)| <$count>::from(a == b));
                     equal.fold(0, <$count>::wrapping_add) as usize
                 })
@@ -66,6 +65,8 @@ macro_rules! integers {
 integers!(i8, u8; i32, u32);
 
 impl Number for f32 {
+    type Key = i32;
+
     fn plus(self, other: Self) -> Self {
         self + other
     }
@@ -74,13 +75,11 @@ impl Number for f32 {
         self * other
     }
 
-    fn exceeds(self, other: Self) -> bool {
-        // No short circuits: both sides become vectors.
-        (self > other) | (self.is_nan() & !other.is_nan())
-    }
-
-    fn ties(self, other: Self) -> bool {
-        (self == other) | (self.is_nan() & other.is_nan())
+    fn key(self) -> i32 {
+        // The sum makes 0 of -0. The bits of negative numbers grow the wrong way round.
+        let bits = (self + 0.0).to_bits() as i32;
+        let ordered = bits ^ ((bits >> 31) & i32::MAX);
+        if self.is_nan() { i32::MAX } else { ordered }
     }
 
     fn count_equal(a: &[Self], b: &[Self]) -> usize {
@@ -298,15 +297,15 @@ pub fn argmax<T: Number>(
     }
     let mut best = Vec::new();
     best.try_reserve_exact(inner)
-        .map_err(|_| KernelError::Scratch { bytes: inner * size_of::<T>() })?;
+        .map_err(|_| KernelError::Scratch { bytes: inner * size_of::<T::Key>() })?;
     for (y, plane) in y.chunks_exact_mut(inner).zip(x.chunks_exact(n * inner)) {
         best.clear();
-        best.extend_from_slice(&plane[..inner]);
+        best.extend(plane[..inner].iter().map(|x| x.key()));
         y.fill(0);
         for (index, row) in plane.chunks_exact(inner).enumerate().skip(1) {
             for ((best, y), &x) in best.iter_mut().zip(&mut *y).zip(row) {
-                let found = x.exceeds(*best);
-                *best = if found { x } else { *best };
+                let found = x.key() > *best;
+                *best = x.key().max(*best);
                 *y = if found { index as i64 } else { *y };
             }
         }
@@ -316,19 +315,11 @@ pub fn argmax<T: Number>(
 
 /// The place of the greatest of a row, which has an element.
 fn first_greatest<T: Number>(row: &[T]) -> usize {
-    let (mut best, mut place) = (row[0], 0);
+    let (mut best, mut place) = (row[0].key(), 0);
     for (number, block) in row.chunks(BLOCK).enumerate() {
-        let (lanes, rest) = block.as_chunks::<LANES>();
-        let mut greatest = [best; LANES];
-        for lane in lanes {
-            for (greatest, &x) in greatest.iter_mut().zip(lane) {
-                *greatest = if x.exceeds(*greatest) { x } else { *greatest };
-            }
-        }
-        let values = greatest.iter().chain(rest);
-        let found = values.fold(best, |best, &x| if x.exceeds(best) { x } else { best });
-        if found.exceeds(best) {
-            let at = block.iter().position(|x| x.ties(found)).unwrap_or_default();
+        let found = block.iter().fold(best, |best, x| best.max(x.key()));
+        if found > best {
+            let at = block.iter().position(|x| x.key() == found).unwrap_or_default();
             (best, place) = (found, number * BLOCK + at);
         }
     }
@@ -456,6 +447,9 @@ mod tests {
         assert_eq!(place(&[f32::NEG_INFINITY; 3]), 0);
         assert_eq!(place(&[1.0, f32::NAN, f32::INFINITY, f32::NAN]), 1);
         assert_eq!(place(&[-0.0, 0.0]), 0);
+        assert_eq!(place(&[-3.0, -1.0, -2.0, -f32::NAN]), 3);
+        assert_eq!(place(&[f32::MIN, -1e-40, -1.0]), 1);
+        assert_eq!(place(&[f32::MAX, f32::INFINITY]), 1);
         for len in [1, 15, 16, 17, 1023, 1024, 1025, 5000] {
             for at in [0, len / 2, len - 1] {
                 let mut row = vec![-1_i8; len];

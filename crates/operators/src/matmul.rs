@@ -1,18 +1,17 @@
 //! Matrix products of two operands that are both data, as attention has them.
 //!
-//! The right operand is brought, eight columns at a time, into the layout that [`crate::tile`]
-//! reads as weights; the left one is then multiplied four rows at a time.
+//! A product is a 1x1 convolution: columns are its pixels, rows its output channels, and the inner
+//! axis its input channels. So the left operand is packed as weights, and [`tile::pointwise`] reads
+//! the right one where it lies, or transposed into scratch.
+
+use std::ptr;
 
 use crate::KernelError;
-use crate::geometry::{extent, floats};
-use crate::scratch;
-use crate::variant::F32x4;
-use crate::vector::Vector;
-
-/// Columns that are held at a time.
-const COLUMNS: usize = 8;
-/// Rows that are multiplied at a time.
-const ROWS: usize = 4;
+use crate::gather::{self, CHUNK_BYTES, stagger};
+use crate::geometry::{Clamp, extent, floats};
+use crate::scratch::{self, LINE};
+use crate::tile::{self, CHANNELS, PIXELS, Sweep};
+use crate::transpose::matrix;
 
 /// A batch of matrix products.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,7 +63,7 @@ impl MatMul {
 /// Computes a batch of products.
 ///
 /// # Errors
-/// [`KernelError::Scratch`].
+/// [`KernelError::Scratch`], or [`KernelError::Geometry`] when the packed rows exceed 2 GiB.
 ///
 /// # Safety
 /// `a` holds `batch * rows * inner` values, `b` the last right operand's end, `y`
@@ -75,72 +74,89 @@ pub(crate) unsafe fn matmul(
     b: *const f32,
     y: *mut f32,
 ) -> Result<(), KernelError> {
-    let MatMul { batch, rows, inner, columns, b_stride, .. } = *product;
-    scratch::with(inner * COLUMNS, |panel| {
+    let MatMul { mut batch, mut rows, inner, columns, b_stride, .. } = *product;
+    if b_stride == 0 {
+        // One operand for all: one taller product.
+        (batch, rows) = (1, batch * rows);
+    }
+    let padded = rows.next_multiple_of(CHANNELS);
+    let packed = floats(&[padded, inner])?.next_multiple_of(LINE);
+    let chunk = (CHUNK_BYTES / 4 / inner / LINE * LINE).max(LINE).min(columns.max(PIXELS));
+    // A sweep reads rows of columns, at least four.
+    let copies = product.transposed || columns < PIXELS;
+    let plane = if copies { stagger(chunk) } else { columns };
+    let copied = if copies { floats(&[inner, plane])? } else { 0 };
+    let bias = padded.next_multiple_of(LINE);
+    scratch::with(packed + bias + copied, |scratch| {
+        let (weights, rest) = scratch.split_at_mut(packed);
+        let (zeros, copy) = rest.split_at_mut(bias);
+        zeros.fill(0.0);
+        weights.fill(0.0);
+        copy[..copied].fill(0.0);
         for i in 0..batch {
-            for first in (0..columns).step_by(COLUMNS) {
-                let width = COLUMNS.min(columns - first);
-                // SAFETY: the caller's promise; columns `first..first + width` exist.
-                unsafe {
-                    pack(product, b.add(i * b_stride), first, width, panel);
-                    let y = y.add(i * rows * columns + first);
-                    multiply(product, a.add(i * rows * inner), panel.as_ptr(), y, width);
+            // SAFETY: the caller's promise for this product; scratch has the sizes above. A chunk
+            // that would have less than four columns reaches back.
+            unsafe {
+                pack(product, a.add(i * rows * inner), rows, weights);
+                let (b, y) = (b.add(i * b_stride), y.add(i * rows * columns));
+                for first in (0..columns).step_by(chunk) {
+                    let end = (first + chunk).min(columns);
+                    let first = first.min(columns.saturating_sub(PIXELS));
+                    let input = match (copies, product.transposed) {
+                        (false, _) => b.add(first),
+                        (true, true) => {
+                            let from = b.add(first * inner);
+                            matrix(from, inner, end - first, inner, copy.as_mut_ptr(), plane);
+                            copy.as_ptr()
+                        }
+                        (true, false) => {
+                            for (k, to) in copy.chunks_exact_mut(plane).take(inner).enumerate() {
+                                gather::copy(b.add(k * columns), to.as_mut_ptr(), columns);
+                            }
+                            copy.as_ptr()
+                        }
+                    };
+                    tile::pointwise(&Sweep {
+                        input,
+                        input_row: 0,
+                        input_plane: plane,
+                        offsets: ptr::null(),
+                        odd: 0,
+                        steps: inner,
+                        weights: weights.as_ptr(),
+                        bias: zeros.as_ptr(),
+                        output: y.add(first),
+                        residual: ptr::null(),
+                        output_row: 0,
+                        output_plane: columns,
+                        channels: rows,
+                        rows: 1,
+                        columns: end - first,
+                        clamp: Clamp::NONE,
+                        more_weights: 0,
+                    });
                 }
             }
         }
     })
 }
 
-/// Brings `width` columns from `first` on into `[inner][8]`, the rest zero, times alpha.
+/// Brings the left operand's rows, eight at a time, into `[inner][8]`, times alpha. Places of rows
+/// that there are not keep what they hold.
 ///
 /// # Safety
-/// `b` holds one right operand; `panel` has eight places for each inner step.
-unsafe fn pack(product: &MatMul, b: *const f32, first: usize, width: usize, panel: &mut [f32]) {
-    let (inner, columns) = (product.inner, product.columns);
-    let (step, column) = if product.transposed { (1, inner) } else { (columns, 1) };
-    for (k, to) in panel.chunks_exact_mut(COLUMNS).take(inner).enumerate() {
-        for (j, to) in to.iter_mut().enumerate() {
-            // SAFETY: `k` and `first + j` are below their extents.
-            *to = if j < width {
-                unsafe { *b.add(k * step + (first + j) * column) * product.alpha }
-            } else {
-                0.0
-            };
+/// `a` holds `rows * inner` values, `to` as many with whole eights of rows.
+unsafe fn pack(product: &MatMul, a: *const f32, rows: usize, to: &mut [f32]) {
+    let inner = product.inner;
+    for (block, to) in to.chunks_exact_mut(CHANNELS * inner).enumerate() {
+        let first = block * CHANNELS;
+        let count = CHANNELS.min(rows.saturating_sub(first));
+        if count > 0 {
+            // SAFETY: these rows exist.
+            unsafe { matrix(a.add(first * inner), inner, count, inner, to.as_mut_ptr(), CHANNELS) }
         }
-    }
-}
-
-/// Multiplies all rows by a packed panel.
-///
-/// # Safety
-/// `a` holds the left operand, `panel` `inner` steps of eight, `y` the first of `width` columns of
-/// each row of the product.
-unsafe fn multiply(product: &MatMul, a: *const f32, panel: *const f32, y: *mut f32, width: usize) {
-    let MatMul { rows, inner, columns, .. } = *product;
-    for first in (0..rows).step_by(ROWS) {
-        let count = ROWS.min(rows - first);
-        let mut sums = [[F32x4::splat(0.0); 2]; ROWS];
-        // SAFETY: rows below `rows`, steps below `inner`; fewer columns than eight pass through
-        // places of their own.
-        unsafe {
-            for k in 0..inner {
-                let low = F32x4::load(panel.add(k * COLUMNS));
-                let high = F32x4::load(panel.add(k * COLUMNS + 4));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let row = first + i.min(count - 1);
-                    let value = F32x4::load_splat(a.add(row * inner + k));
-                    sums[0] = value.mul_add(low, sums[0]);
-                    sums[1] = value.mul_add(high, sums[1]);
-                }
-            }
-            for (i, [low, high]) in sums.into_iter().enumerate().take(count) {
-                let mut values = [0.0; COLUMNS];
-                low.store(values.as_mut_ptr());
-                high.store(values.as_mut_ptr().add(4));
-                for (j, value) in values.iter().enumerate().take(width) {
-                    *y.add((first + i) * columns + j) = *value;
-                }
-            }
+        if product.alpha != 1.0 {
+            to.iter_mut().for_each(|value| *value *= product.alpha);
         }
     }
 }

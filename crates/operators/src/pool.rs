@@ -324,29 +324,66 @@ pub(crate) unsafe fn avg_pool2d(
     y: *mut f32,
 ) -> Result<(), KernelError> {
     let (rows, columns) = (pool.rows, pool.columns);
-    scratch::with(columns.input, |line| {
+    // As for the maximum, but padding is zero.
+    let slack = 8 * columns.stride.min(2);
+    let length = (columns.before + columns.input).max(columns.reach(columns.output)) + slack;
+    scratch::with(length + columns.output, |scratch| {
+        let (line, counts) = scratch.split_at_mut(length);
+        line.fill(0.0);
+        // How many columns of a window are not padding.
+        for (column, count) in counts.iter_mut().enumerate().take(columns.output) {
+            let across = if padded { columns.kernel } else { covered(&columns, column).len() };
+            *count = across as f32;
+        }
         for plane in 0..pool.planes {
             for row in 0..rows.output {
-                let inside = covered(&rows, row);
-                let line = &mut line[..columns.input];
-                // SAFETY: `inside` are rows of the plane.
-                unsafe { add_rows(x.add(plane * rows.input * columns.input), &inside, line) };
-                for column in 0..columns.output {
-                    let across = covered(&columns, column);
-                    let sum: f32 = line[across.clone()].iter().sum();
-                    let count = match padded {
-                        true => rows.kernel * columns.kernel,
-                        false => inside.len() * across.len(),
-                    };
-                    // SAFETY: row and column are below the output's extents.
-                    unsafe {
-                        let y = y.add((plane * rows.output + row) * columns.output + column);
-                        *y = sum / count as f32;
-                    }
+                let window = covered(&rows, row);
+                let height = if padded { rows.kernel } else { window.len() };
+                // SAFETY: the window's rows are in the plane, `row` is one of its output; `line`
+                // has the slack that vectors need.
+                unsafe {
+                    let x = x.add((plane * rows.input + window.start) * columns.input);
+                    add_rows(x, window.len(), &mut line[columns.before..][..columns.input]);
+                    let y = y.add((plane * rows.output + row) * columns.output);
+                    average_along(line, &columns, counts, height as f32, y);
                 }
             }
         }
     })
+}
+
+/// Means along a row of sums: those of one window divided by its count times `height`.
+///
+/// # Safety
+/// `line` holds all windows and the slack behind them, `counts` and `y` one row of output.
+#[inline(never)]
+unsafe fn average_along(line: &[f32], columns: &Axis, counts: &[f32], height: f32, y: *mut f32) {
+    let (stride, width) = (columns.stride, columns.output);
+    let height_4 = F32x4::splat(height);
+    let mut column = 0;
+    // SAFETY: vectors of four windows end at `stride * (column + 3) + kernel`, at stride 2 one value
+    // more, which the slack allows; the last four windows reach back.
+    unsafe {
+        while width >= 4 && stride <= 2 && column < width {
+            let first = column.min(width - 4);
+            let from = line.as_ptr().add(first * stride);
+            let mut sum = F32x4::splat(0.0);
+            for tap in 0..columns.kernel {
+                let low = F32x4::load(from.add(tap));
+                sum = sum.add(match stride {
+                    1 => low,
+                    _ => low.evens(F32x4::load(from.add(tap + 4))),
+                });
+            }
+            let count = F32x4::load(counts.as_ptr().add(first)).mul(height_4);
+            sum.div(count).store(y.add(first));
+            column += 4;
+        }
+        for (i, count) in counts.iter().enumerate().take(width).skip(column) {
+            let window = &line[i * stride..][..columns.kernel];
+            *y.add(i) = window.iter().sum::<f32>() / (count * height);
+        }
+    }
 }
 
 /// The input positions, without padding, of one window.
@@ -357,15 +394,26 @@ fn covered(axis: &Axis, output: usize) -> Range<usize> {
     first..end.clamp(first as isize, axis.input as isize) as usize
 }
 
-/// Adds up some rows, column by column.
+/// Adds up `rows` rows, column by column.
 ///
 /// # Safety
-/// `x` points to rows as long as `to`, these among them.
-unsafe fn add_rows(x: *const f32, rows: &Range<usize>, to: &mut [f32]) {
+/// `x` points to `rows` rows as long as `to`.
+#[inline(never)]
+unsafe fn add_rows(x: *const f32, rows: usize, to: &mut [f32]) {
     let columns = to.len();
-    for (column, to) in to.iter_mut().enumerate() {
-        // SAFETY: row and column are inside the caller's extents.
-        *to = rows.clone().map(|row| unsafe { *x.add(row * columns + column) }).sum();
+    let whole = columns / 4 * 4;
+    // SAFETY: row and column are inside the caller's extents.
+    unsafe {
+        for column in (0..whole).step_by(4) {
+            let mut sum = F32x4::splat(0.0);
+            for row in 0..rows {
+                sum = sum.add(F32x4::load(x.add(row * columns + column)));
+            }
+            sum.store(to.as_mut_ptr().add(column));
+        }
+        for (column, to) in to.iter_mut().enumerate().skip(whole) {
+            *to = (0..rows).map(|row| *x.add(row * columns + column)).sum();
+        }
     }
 }
 

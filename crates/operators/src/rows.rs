@@ -11,10 +11,11 @@ use crate::vector::Vector;
 /// `x` and `y` hold `rows * count` values.
 pub(crate) unsafe fn softmax(x: *const f32, y: *mut f32, rows: usize, count: usize) {
     for row in 0..rows {
+        // A maximum that skips NaN will do: NaN reaches every value through the sum.
         // SAFETY: the caller's promise for this row.
         unsafe {
             let (x, y) = (x.add(row * count), y.add(row * count));
-            let most = F32x4::splat(fold(x, count, f32::NEG_INFINITY, F32x4::max));
+            let most = F32x4::splat(fold(x, count, f32::NEG_INFINITY, F32x4::larger));
             map(x, y, count, |x| math::exp_or_zero(x.sub(most)));
             let sum = fold(y, count, 0.0, F32x4::add);
             let share = F32x4::splat(1.0 / sum);
