@@ -8,6 +8,7 @@ use tensor::{
     elements_mut,
 };
 
+use crate::arena::Arena;
 use crate::call::{CallFrame, CallPlan, Place};
 use crate::graph::{EntryId, Graph, NodeOp};
 use crate::{CallError, Module, workspace};
@@ -25,7 +26,7 @@ pub struct GraphExecutor {
     args: Vec<Arg>,
     /// Their tensors; apart from `args`, because calls borrow them all.
     bound: Vec<Option<Tensor<'static>>>,
-    arena: Storage<'static>,
+    arena: Arena,
     places: Vec<Place>,
     frame: CallFrame,
 }
@@ -173,7 +174,7 @@ impl GraphExecutor {
         let most = calls.iter().map(|call| call.plan.argument_count()).max().unwrap_or(0);
         Ok(GraphExecutor {
             bound: args.iter().map(|_| None).collect(),
-            arena: Storage::zeroed(arena_len)?,
+            arena: Arena::zeroed(arena_len)?,
             frame: CallFrame::with_capacity(most),
             graph,
             calls,
@@ -298,7 +299,7 @@ impl GraphExecutor {
             self.arg_index(name).ok_or_else(|| ExecutorError::UnknownInput(name.to_owned()))?;
         let arg = &self.args[index];
         let bytes = match &arg.place {
-            Some(range) if arg.filled => self.arena.as_bytes().get(range.clone()),
+            Some(range) if arg.filled => self.arena.bytes().get(range.clone()),
             Some(_) => None,
             None => self.bound[index].as_ref().map(Tensor::as_bytes),
         };
@@ -342,7 +343,7 @@ impl GraphExecutor {
     /// [`ExecutorError::Kernel`] when a kernel fails.
     pub fn run_on(&mut self, inputs: &[TensorView<'_>]) -> Result<(), ExecutorError> {
         let places = self.match_inputs(inputs)?;
-        let arena = self.arena.as_bytes_mut().expect("the arena owns its bytes");
+        let arena = self.arena.bytes_mut();
         for (arg, input) in self.args.iter_mut().zip(&places) {
             if let (Some(range), Some(input)) = (&arg.place, input) {
                 arena[range.clone()].copy_from_slice(inputs[*input].as_bytes());
@@ -400,7 +401,7 @@ impl GraphExecutor {
         let head = head.ok_or(ExecutorError::UnknownOutput { index, count })?;
         match &self.places[head.0] {
             Place::Arena(range) => {
-                let bytes = &self.arena.as_bytes()[range.clone()];
+                let bytes = &self.arena.bytes()[range.clone()];
                 let (dtype, shape) = (self.graph.dtype(head), self.graph.shape(head));
                 Ok(TensorView::new(dtype, shape, bytes).expect("planned with the entry's bytes"))
             }
@@ -480,7 +481,7 @@ impl GraphExecutor {
     /// input outside the arena is made on first use.
     fn input_bytes(&mut self, index: usize) -> Result<(&mut [u8], &mut [u8]), ExecutorError> {
         let arg = &mut self.args[index];
-        let arena = self.arena.as_bytes_mut().expect("the arena owns its bytes");
+        let arena = self.arena.bytes_mut();
         if let Some(range) = arg.place.clone() {
             arg.filled = true;
             let (before, rest) = arena.split_at_mut(range.start);
@@ -505,7 +506,7 @@ impl Call {
         &self,
         graph: &Graph,
         frame: &mut CallFrame,
-        arena: &mut Storage<'static>,
+        arena: &mut Arena,
         bound: impl Fn(usize) -> Option<&'b [u8]>,
     ) -> Result<(), ExecutorError> {
         let error = |source: Option<CallError>| {
@@ -516,7 +517,7 @@ impl Call {
                 None => ExecutorError::Signature { node, kernel },
             }
         };
-        let arena = arena.as_bytes_mut().expect("the arena owns its bytes");
+        let arena = arena.bytes_mut();
         match self.plan.run(frame, arena, bound) {
             Some(Ok(_)) => Ok(()),
             Some(Err(source)) => {
