@@ -69,9 +69,12 @@ def test_every_input_and_output_keeps_its_name_place_and_type(tmp_path: Path) ->
     heads = [graph["node_row_ptr"][index] + output for index, output, _ in graph["heads"]]
     dtypes = [graph["attrs"]["dltype"][1][entry] for entry in heads]
     assert dtypes == ["float32", "float32", "int8"]
-    # Outputs are all there at the end: none shares its storage with another.
-    storages = [graph["attrs"]["storage_id"][1][entry] for entry in heads]
-    assert len(set(storages)) == 3
+    # Outputs are all there at the end: each has a place of its own, and no input is written over.
+    places = [
+        tuple(graph["attrs"][name][1][entry] for name in ("storage_id", "storage_offset"))
+        for entry in heads
+    ]
+    assert len(set(places)) == 3 and "consumed" not in graph["attrs"]
 
 
 @pytest.mark.parametrize(
