@@ -89,36 +89,11 @@ fn strides(extents: &[usize; 3], given: [i32; 3]) -> Result<[usize; 3], KernelEr
     Ok(strides)
 }
 
-/// Computes an elementwise operator.
+/// Computes an elementwise operator, row by row of the last axis.
 ///
 /// # Safety
 /// `y` holds the output; `a` and `b` hold every value that their strides lead to.
 pub(crate) unsafe fn binary(binary: &Binary, a: *const f32, b: *const f32, y: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match binary.join {
-            Join::Add => all(binary, a, b, y, F32x4::add),
-            Join::Sub => all(binary, a, b, y, F32x4::sub),
-            Join::Mul => all(binary, a, b, y, F32x4::mul),
-            Join::Div => all(binary, a, b, y, F32x4::div),
-            Join::Max => all(binary, a, b, y, F32x4::max),
-            Join::Min => all(binary, a, b, y, F32x4::min),
-        }
-    }
-}
-
-/// Goes over the rows of the last axis.
-///
-/// # Safety
-/// As [`binary`].
-#[inline(always)]
-unsafe fn all(
-    binary: &Binary,
-    a: *const f32,
-    b: *const f32,
-    y: *mut f32,
-    join: impl Fn(F32x4, F32x4) -> F32x4 + Copy,
-) {
     let [outer, middle, inner] = binary.extents;
     for i in 0..outer {
         for j in 0..middle {
@@ -127,14 +102,40 @@ unsafe fn all(
                 let a = a.add(i * binary.a[0] + j * binary.a[1]);
                 let b = b.add(i * binary.b[0] + j * binary.b[1]);
                 let y = y.add((i * middle + j) * inner);
-                match (binary.a[2], binary.b[2]) {
-                    (0, 0) => row::<false, false>(a, b, y, inner, join),
-                    (0, _) => row::<false, true>(a, b, y, inner, join),
-                    (_, 0) => row::<true, false>(a, b, y, inner, join),
-                    _ => row::<true, true>(a, b, y, inner, join),
+                match binary.join {
+                    Join::Add => any_row(binary, a, b, y, F32x4::add),
+                    Join::Sub => any_row(binary, a, b, y, F32x4::sub),
+                    Join::Mul => any_row(binary, a, b, y, F32x4::mul),
+                    Join::Div => any_row(binary, a, b, y, F32x4::div),
+                    Join::Max => any_row(binary, a, b, y, F32x4::max),
+                    Join::Min => any_row(binary, a, b, y, F32x4::min),
                 }
                 activation::apply_unless_none(&binary.activation, y, inner);
             }
+        }
+    }
+}
+
+/// Joins two rows, of which each may be a single value.
+///
+/// # Safety
+/// The rows exist.
+#[inline(never)]
+unsafe fn any_row(
+    binary: &Binary,
+    a: *const f32,
+    b: *const f32,
+    y: *mut f32,
+    join: impl Fn(F32x4, F32x4) -> F32x4 + Copy,
+) {
+    let count = binary.extents[2];
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (binary.a[2], binary.b[2]) {
+            (0, 0) => row::<false, false>(a, b, y, count, join),
+            (0, _) => row::<false, true>(a, b, y, count, join),
+            (_, 0) => row::<true, false>(a, b, y, count, join),
+            _ => row::<true, true>(a, b, y, count, join),
         }
     }
 }

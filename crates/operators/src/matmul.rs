@@ -1,7 +1,7 @@
 //! Matrix products of two operands that are both data, as attention has them.
 //!
 //! A product is a 1x1 convolution: columns are its pixels, rows its output channels, and the inner
-//! axis its input channels. So the left operand is packed as weights, and [`tile::pointwise`] reads
+//! axis its input channels. So the left operand is packed as weights, and `tile::pointwise` reads
 //! the right one where it lies, or transposed into scratch.
 
 use std::ptr;

@@ -77,7 +77,7 @@ fn check(case: Case, seed: u64) {
 
 #[test]
 fn every_layer_shape_agrees_with_the_reference() {
-    for (seed, case) in support::layers().into_iter().enumerate() {
+    for (seed, case) in support::layers::layers().into_iter().enumerate() {
         check(case, seed as u64);
     }
 }

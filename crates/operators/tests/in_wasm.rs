@@ -41,7 +41,7 @@ fn check_variant(variant: Variant) {
         return;
     };
     let guest = Guest::load(&file);
-    for (seed, case) in support::layers().into_iter().enumerate() {
+    for (seed, case) in support::layers::layers().into_iter().enumerate() {
         let call = case.prepare(seed as u64);
         check(&guest, &call).unwrap_or_else(|error| panic!("{variant:?}, {case:?}: {error}"));
     }

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod layers;
 mod values;
 
 use operators::activation::Activation;
@@ -550,99 +551,4 @@ impl Call {
         }
         Ok(())
     }
-}
-
-/// The layer shapes of MobileNetV2, SqueezeNet 1.0 and ResNet50 with fewer channels, and shapes
-/// at the edges of the drivers' choices.
-pub fn layers() -> Vec<Case> {
-    let mut cases = vec![
-        // Stems.
-        Case::conv(3, 16, 224, 3, 2),
-        Case::conv(3, 8, 224, 7, 2),
-        Case::Conv {
-            batch: 1,
-            inputs: 3,
-            outputs: 16,
-            groups: 1,
-            rows: Window::padded(224, 7, 2, 1, 0, 0),
-            columns: Window::padded(224, 7, 2, 1, 0, 0),
-            residual: false,
-            end: RELU,
-        },
-    ];
-    // 1x1 and 3x3 at the sides of the three models; strided shortcuts; odd channel counts.
-    for side in [112, 56, 55, 54, 28, 27, 14, 13, 7] {
-        cases.push(Case::conv(24, 16, side, 1, 1));
-        cases.push(Case::conv(5, 20, side, 1, 1));
-        cases.push(Case::conv(8, 8, side, 3, 1));
-        cases.push(Case::conv(8, 16, side, 1, 2));
-        cases.push(Case::conv(7, 12, side, 3, 2));
-        cases.push(Case::depthwise(3, side, 3, 1));
-        cases.push(Case::depthwise(3, side, 3, 2));
-        cases.push(Case::depthwise(2, side, 5, 1));
-        cases.push(Case::depthwise(2, side, 5, 2));
-        cases.push(Case::max_pool(3, side, 3, 2, 0));
-        cases.push(Case::max_pool(3, side, 3, 2, 1));
-        cases.push(Case::max_pool(3, side, 2, 2, 0));
-    }
-    // Winograd's: several chunks, several blocks of channels, tiles over the edge.
-    for (inputs, outputs, side) in
-        [(64, 64, 56), (128, 24, 28), (256, 16, 14), (16, 20, 54), (3, 9, 13), (5, 8, 30)]
-    {
-        cases.push(Case::winograd(inputs, outputs, side));
-    }
-    // Colliding planes, several chunks of pixels and of rows, tiny maps.
-    cases.push(Case::conv(96, 8, 56, 1, 1));
-    cases.push(Case::conv(64, 9, 40, 1, 1));
-    cases.push(Case::conv(64, 8, 40, 3, 1));
-    cases.push(Case::conv(80, 8, 41, 3, 2));
-    for side in 1..=5 {
-        cases.push(Case::conv(40, 17, side, 1, 1));
-        cases.push(Case::conv(9, 17, side, 3, 1));
-        cases.push(Case::conv(9, 17, side, 3, 2));
-        cases.push(Case::conv(9, 17, side, 1, 3));
-        cases.push(Case::depthwise(9, side, 3, 1));
-        cases.push(Case::depthwise(9, side, 3, 2));
-    }
-    // Every remainder of a row of vectors, with and without padding.
-    for side in 5..=23 {
-        for padding in [0, 1] {
-            cases.push(Case::max_pool(2, side, 3, 2, padding));
-            cases.push(Case::max_pool(2, side, 2, 2, padding));
-        }
-        for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)] {
-            cases.push(Case::depthwise(2, side, kernel, stride));
-        }
-    }
-    // Planes too large for one chunk.
-    cases.push(Case::depthwise(2, 280, 5, 1));
-    cases.push(Case::depthwise(1, 281, 5, 2));
-    // The padding that TensorFlow calls SAME: none before, one behind.
-    for side in [224, 113, 112, 56, 14, 8] {
-        let window = Window::padded(side, 3, 2, 1, 0, 1);
-        let (rows, columns, residual) = (window, window, true);
-        cases.push(Case::Depthwise { batch: 1, channels: 2, rows, columns, residual, end: RELU6 });
-    }
-    // One image of a residual block, and two.
-    for batch in [1, 2] {
-        for kernel in [1, 3] {
-            let window = Window::same(14, kernel, 1);
-            cases.push(Case::Conv {
-                batch,
-                inputs: 16,
-                outputs: 24,
-                groups: 1,
-                rows: window,
-                columns: window,
-                residual: true,
-                end: RELU,
-            });
-        }
-    }
-    cases.extend([Case::dense(1, 1280, 100), Case::dense(1, 2048, 64), Case::dense(7, 33, 65)]);
-    cases.extend([Case::dense(1, 1, 1), Case::dense(4, 64, 32), Case::dense(5, 3, 31)]);
-    for plane in [1, 3, 16, 49, 169] {
-        cases.push(Case::MeanPool { batch: 2, channels: 10, plane });
-    }
-    cases
 }
