@@ -149,7 +149,7 @@ pub fn tune<B: Bench>(bench: &mut B, log: &mut EngineLog, rounds: u32) -> Result
         }
         bench.tell(Step::Build { number, variants: choices.len() });
         let (mut module, other) = match bench.build(choices) {
-            // Ctrl-C reaches the compiler, too.
+            // Whoever stops it during a build ends the build, too.
             Err(_) if bench.stopped() => break,
             built => built?,
         };

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use builder::{
     BuildOptions, EngineId, EngineLog, GuestKind, Home, Silent, TuningLog, read_model, tuning_path,
 };
@@ -126,7 +126,12 @@ impl Bench for Timing {
     type Module = Profiler;
 
     fn build(&mut self, choices: &Choices) -> Result<(Profiler, Offers)> {
-        let built = builder::build_with_choices(&self.home, &self.options, choices, &mut Silent)?;
+        let built = builder::build_with_choices(&self.home, &self.options, choices, &mut Silent)
+            // Ctrl-C reaches the compiler as well; what it says then is of no use.
+            .map_err(|error| match self.interrupted.load(Ordering::Relaxed) {
+                true => anyhow!("interrupted while a module was built"),
+                false => error.into(),
+            })?;
         let offers = Offers::of(&built.report)?;
         let mut policy = Policy::at(Timestamp::from(SystemTime::now()));
         // Built by this process a moment ago.
