@@ -317,7 +317,14 @@ pub fn argmax<T: Number>(
 fn first_greatest<T: Number>(row: &[T]) -> usize {
     let (mut best, mut place) = (row[0].key(), 0);
     for (number, block) in row.chunks(BLOCK).enumerate() {
-        let found = block.iter().fold(best, |best, x| best.max(x.key()));
+        let mut found = best;
+        // Not `max`, of which the compiler makes no vectors here.
+        for x in block {
+            let key = x.key();
+            if key > found {
+                found = key;
+            }
+        }
         if found > best {
             let at = block.iter().position(|x| x.key() == found).unwrap_or_default();
             (best, place) = (found, number * BLOCK + at);
