@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from models import node
-from onnx import TensorProto, helper
+from models import node, weights
+from onnx import TensorProto, helper, numpy_helper
 
 from graphlet_compiler import errors, pipeline, tensors
 from graphlet_compiler.events import Events
@@ -75,6 +75,37 @@ def test_every_input_and_output_keeps_its_name_place_and_type(tmp_path: Path) ->
         for entry in heads
     ]
     assert len(set(places)) == 3 and "consumed" not in graph["attrs"]
+
+
+def test_outputs_that_kernels_write_and_views_of_them_keep_their_shapes(tmp_path: Path) -> None:
+    declare = helper.make_tensor_value_info
+    shapes = {"b": [1, 4, 8, 8], "a": [1, 4, 8, 8], "flat": [4, 64], "again": [256]}
+    graph = helper.make_graph(
+        [
+            node("Conv", "x w", "a"),
+            node("Conv", "x w", "c"),
+            node("Reshape", "c s", "flat"),
+            node("Reshape", "c t", "again"),
+            node("Relu", "a", "b"),
+        ],
+        "outputs",
+        [declare("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [declare(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [
+            numpy_helper.from_array(array, name)
+            for name, array in {
+                "w": weights(4, 3, 1, 1),
+                "s": np.asarray([4, 64]),
+                "t": np.asarray([256]),
+            }.items()
+        ],
+    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    result = compiled(model, tmp_path)
+    assert [t["shape"] for t in result.report["outputs"]] == list(shapes.values())
+    written = json.loads(result.files["graph.json"])
+    heads = [written["node_row_ptr"][index] + output for index, output, _ in written["heads"]]
+    assert [written["attrs"]["shape"][1][entry] for entry in heads] == list(shapes.values())
 
 
 @pytest.mark.parametrize(
