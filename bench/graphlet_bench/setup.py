@@ -179,13 +179,13 @@ class Tools:
         if all(self.wasm(name, "cwasm").exists() for name in RUST_PEERS):
             return
         self._missing("tract and rten for wasm32-wasip1 (release builds, some minutes)")
-        cargo, environment, flags = guest_toolchain()
+        cargo, environment, flags, program_flags = guest_toolchain()
         manifest = str(self.bench / "peers" / "Cargo.toml")
-        command = [cargo, "build", "--release", "--locked", "--manifest-path", manifest]
-        packages = [word for name in RUST_PEERS for word in ("-p", name)]
+        command = [cargo, "rustc", "--release", "--locked", "--manifest-path", manifest, *flags]
         environment |= {"CARGO_TARGET_DIR": str(self.rust_target)}
-        self._run("wasi", [*command, *flags, "--target", WASI, *packages], environment=environment)
         for name in RUST_PEERS:
+            program = ["--target", WASI, "-p", name, "--bin", name, "--", *program_flags]
+            self._run("wasi", [*command, *program], environment=environment)
             self.say(f"compiling {name} for this machine, as wasmtime would at its first start")
             shutil.copy(self.rust_target / WASI / "release" / f"{name}.wasm", self.rust)
             runner, code = self.native("wasi-run"), self.wasm(name, "cwasm")
@@ -204,27 +204,26 @@ class Tools:
         shutil.rmtree(target, ignore_errors=True)
 
 
-def guest_toolchain() -> tuple[str, dict[str, str], list[str]]:
-    """Cargo, environment and flags that build for WASI: rustup's target, else Debian's packages.
+def guest_toolchain() -> tuple[str, dict[str, str], list[str], list[str]]:
+    """What builds for WASI: rustup's target, else Debian's packages, as crates/guest-toolchain.
 
-    The same choice that crates/guest-toolchain makes.
+    Cargo, its environment and flags, and flags of the compiler for programs only: a dependency
+    that is also a dynamic library (rten) has no ``main`` for the C library's start to call.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RUSTFLAGS")}
     sysroot = machine.output(["rustc", "--print", "sysroot"])
     if sysroot and (Path(sysroot) / "lib/rustlib" / WASI / "lib").is_dir():
-        return "cargo", {"CARGO_ENCODED_RUSTFLAGS": WASM_FEATURES}, []
+        return "cargo", {"CARGO_ENCODED_RUSTFLAGS": WASM_FEATURES}, [], []
     libc = Path("/usr/lib/wasm32-wasi")
     if not (Path("/usr/lib/rustlib/src/rust/library/std").is_dir() and libc.is_dir()):
         raise SetupError(f"no Rust for {WASI} here: scripts/setup brings one")
-    start = f"-Clink-arg={libc / 'crt1-command.o'}"
-    flags = [WASM_FEATURES, "-Clink-self-contained=no", "-Clinker=rust-lld", start, f"-L{libc}"]
+    flags = [WASM_FEATURES, "-Clink-self-contained=no", "-Clinker=rust-lld", f"-L{libc}"]
     environment = {
         "RUSTC": "/usr/bin/rustc",
         "RUSTC_BOOTSTRAP": "1",
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags),
-        "PATH": kept.get("PATH", ""),
     }
-    return "/usr/bin/cargo", environment, ["-Zbuild-std=std,panic_abort"]
+    start = f"-Clink-arg={libc / 'crt1-command.o'}"
+    return "/usr/bin/cargo", environment, ["-Zbuild-std=std,panic_abort"], [start]
 
 
 def _digest(*files: Path) -> str:
