@@ -316,17 +316,14 @@ pub fn argmax<T: Number>(
 /// The place of the greatest of a row, which has an element.
 fn first_greatest<T: Number>(row: &[T]) -> usize {
     let (mut best, mut place) = (row[0].key(), 0);
+    // Keys first and their maximum then: together they would not become vectors.
+    let mut keys = [best; BLOCK];
     for (number, block) in row.chunks(BLOCK).enumerate() {
-        let mut found = best;
-        // Not `max`, of which the compiler makes no vectors here.
-        for x in block {
-            let key = x.key();
-            if key > found {
-                found = key;
-            }
-        }
+        let keys = &mut keys[..block.len()];
+        keys.iter_mut().zip(block).for_each(|(key, x)| *key = x.key());
+        let found = keys.iter().fold(best, |best, &key| best.max(key));
         if found > best {
-            let at = block.iter().position(|x| x.key() == found).unwrap_or_default();
+            let at = keys.iter().position(|&key| key == found).unwrap_or_default();
             (best, place) = (found, number * BLOCK + at);
         }
     }
