@@ -12,7 +12,7 @@ const asked = options();
 const require = createRequire(import.meta.url);
 const here = import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname);
 const modules = path.resolve(require.resolve('@litertjs/core'), '../../../..');
-const types = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' };
+const types = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm' };
 let browser;
 
 function finish(code, message) {
@@ -55,6 +55,7 @@ const server = createServer(async (request, response) => {
     createReadStream(name).on('error', () => { response.statusCode = 404; response.end(); }).pipe(response);
   };
   if (pathname === '/') file(path.join(here, 'litert_page.html'));
+  else if (pathname === '/warm.mjs') file(path.join(here, 'warm.mjs'));
   else if (pathname === '/asked') response.end(JSON.stringify(asked));
   else if (pathname === '/input') file(asked.input);
   else if (pathname === '/model') file(asked.model);

@@ -1,5 +1,6 @@
 // What the JavaScript peers share: arguments, timing, report; as peers/timing does for Rust.
 import { readFileSync, writeFileSync } from 'node:fs';
+import { warm } from './warm.mjs';
 
 /** `--model FILE --input FILE --shape N,… --runs N --warmup N --output FILE`, and what a peer adds. */
 export function options() {
@@ -33,22 +34,11 @@ export function best(output) {
   return index;
 }
 
-// V8 compiles wasm twice, the second time on other threads, which here share the one core. Until
-// that is done the figures are of the first, four times slower code: so the warm-up lasts this
-// long at least, and leaves the core to those threads after each run.
-export const WARMUP_MS = 3000;
-export const PAUSE_MS = 20;
-export const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
-
 /** Calls `infer` (tensor in memory to tensor in memory, maybe a promise) and reports. */
 export async function run({ runs, warmup, output: path }, infer) {
   let output = await infer();
   report({ event: 'first', label: best(output) });
-  const started = performance.now();
-  for (let i = 0; warmup > 0 && (i < warmup || performance.now() - started < WARMUP_MS); i += 1) {
-    await infer();
-    await pause(PAUSE_MS);
-  }
+  await warm(warmup, infer);
   const ms = [];
   for (let i = 0; i < runs; i += 1) {
     const begun = performance.now();

@@ -4,7 +4,8 @@
 //
 //   node wapc.mjs --model MODULE.wasm --input PICTURE --runs N --warmup N --output FILE --name NAME
 import { readFileSync, writeFileSync } from 'node:fs';
-import { best, options, relaxedSimd, report, WARMUP_MS, PAUSE_MS, pause } from './timing.mjs';
+import { best, options, relaxedSimd, report } from './timing.mjs';
+import { warm } from './warm.mjs';
 
 const text = new TextEncoder();
 const decoder = new TextDecoder();
@@ -121,11 +122,7 @@ const send = (path, body) => {
 };
 const [[found]] = send('/', picture);
 report({ event: 'first', label: found.label, relaxed: relaxedSimd() });
-const started = performance.now();
-for (let i = 0; asked.warmup > 0 && (i < asked.warmup || performance.now() - started < WARMUP_MS); i += 1) {
-  send('/', picture);
-  await pause(PAUSE_MS);
-}
+await warm(asked.warmup, () => send('/', picture));
 const ms = [];
 for (let i = 0; i < asked.runs; i += 1) ms.push(Number(send('/', picture)[1].infer.toFixed(4)));
 // The whole output, for comparison.
