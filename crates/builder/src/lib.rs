@@ -26,8 +26,8 @@ pub use error::BuildError;
 pub use guest::GuestKind;
 pub use guest_toolchain::GuestToolchain;
 pub use home::Home;
-pub use model_spec::SimdLevel;
 pub use layers::{LAYERS_SECTION, Layer};
+pub use model_spec::SimdLevel;
 pub use progress::{Event, Progress, Silent};
 pub use tensors::{
     BuiltTensors, GRAPH_ABI, GRAPH_SECTION, TensorOptions, build_operators, build_tensors,

@@ -95,7 +95,8 @@ fn integers_wrap_round_shapes_broadcast_and_nan_is_told() {
     assert_eq!(sum, tensor(&json!([-128, -127, 126, -127, -126, 127]), &[2, 3]));
     let input = json!([tensor(&json!([1, "NaN", "Infinity", "NaN"]), &[4])]);
     assert_eq!(computed(library, "Argmax", "FP32", &input), tensor(&json!([1]), &[]));
-    let input = json!([tensor(&json!(["NaN", 3e38, 0.1]), &[3]), tensor(&json!(["NaN", 3e38, 0.2]), &[3])]);
+    let input =
+        json!([tensor(&json!(["NaN", 3e38, 0.1]), &[3]), tensor(&json!(["NaN", 3e38, 0.2]), &[3])]);
     let sum = computed(library, "Add", "FP32", &input);
     assert_eq!(sum["input-data"], json!(["NaN", "Infinity", 0.3]));
     assert_eq!(computed(library, "EqualCount", "FP32", &input), tensor(&json!([1]), &[]));
@@ -108,7 +109,8 @@ fn what_is_wrong_is_told_in_one_line_with_exit_code_2() {
     let good = json!([tensor(&json!([1]), &[1]), tensor(&json!([1]), &[1])]).to_string();
     let three = json!([tensor(&json!([1, 2, 3]), &[3]), tensor(&json!([1, 2]), &[2])]).to_string();
     let one = json!([tensor(&json!([1]), &[1])]).to_string();
-    let many = json!([tensor(&json!([1]), &[1]), tensor(&json!([1]), &[1]), tensor(&json!([1]), &[1])]);
+    let many =
+        json!([tensor(&json!([1]), &[1]), tensor(&json!([1]), &[1]), tensor(&json!([1]), &[1])]);
     let many = many.to_string();
     let empty = json!([tensor(&json!([]), &[0])]).to_string();
     for (arguments, expected) in [
@@ -153,9 +155,9 @@ fn the_library_computes_with_vectors() {
             }
         }
     }
-    for instruction in
-        ["F32x4Add", "F32x4Mul", "I32x4Add", "I32x4Mul", "I8x16Add", "I8x16Eq", "I32x4Eq", "F32x4Eq"]
-    {
+    for instruction in [
+        "F32x4Add", "F32x4Mul", "I32x4Add", "I32x4Mul", "I8x16Add", "I8x16Eq", "I32x4Eq", "F32x4Eq",
+    ] {
         assert!(seen.contains(instruction), "no {instruction}");
     }
 }
