@@ -1,4 +1,5 @@
-//! The row convolution in WebAssembly's vectors, which no native build contains, against Pillow.
+//! The row convolution and the JPEG decoder in WebAssembly's vectors, which no native build contains,
+//! against Pillow and against plain numbers.
 //!
 //! Builds `in_wasm/guest.rs` (some minutes the first time where the standard library must be built
 //! too; it is shared with the guests of `operators`) and is skipped, with a word, where no
@@ -14,7 +15,7 @@ use wasmtime::{Engine, Instance, Module, Store};
 const TARGET: &str = "wasm32-unknown-unknown";
 
 #[test]
-fn every_resize_in_a_guest_with_simd128_is_pillows_bit_for_bit() {
+fn resizes_and_jpegs_in_a_guest_with_simd128_are_the_same_bit_for_bit() {
     let Some(toolchain) = GuestToolchain::find(TARGET) else {
         eprintln!("skipped: no toolchain here builds for {TARGET}");
         return;

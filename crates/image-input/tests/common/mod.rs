@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses a part, in tests")]
 
 pub mod jpeg;
+pub mod reductions;
 pub mod resizes;
 
 use std::{
