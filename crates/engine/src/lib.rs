@@ -17,7 +17,9 @@ mod sandbox;
 
 pub use self::{
     cache::{CacheError, CodeCache},
-    config::{CompileError, Compiled, Engine, EngineError, EngineOptions, Interruption, Origin, Pool},
+    config::{
+        CompileError, Compiled, Engine, EngineError, EngineOptions, Interruption, Origin, Pool,
+    },
     deadline::{Alarm, Watchdog},
     instrument::{InstrumentError, POLL_MEMORY, START_FUNCTION},
     limits::{Limiter, Limits},
