@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use builder::Home;
 use classifier::transform;
-use image_input::{Limits, decode};
+use image_input::{Limits, decode_for};
 use model_spec::ModelSpec;
 
 use crate::{Model, Name, environment::shared};
@@ -34,7 +34,9 @@ pub fn inputs(home: &Home, model: &Model) -> Result<Vec<Input>> {
     let transform = transform(&model.spec)?;
     let mut inputs = Vec::new();
     for (name, bytes) in pictures(home, model.name)? {
-        let picture = decode(&bytes, &Limits::default()).with_context(|| name.clone())?;
+        // As the classifier decodes: a picture much larger than the input is reduced on the way.
+        let picture = decode_for(&bytes, &Limits::default(), &mut [], &transform)
+            .with_context(|| name.clone())?;
         let mut values = vec![0.0; model.input_len()];
         transform.apply(&picture, &mut values)?;
         inputs.push(Input { name, values });

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use builder::{BuildOptions, GuestKind, Home, compiler};
 use claims::{IssuerKeyPair, Policy, Seed, Statement, Timestamp, VerifiedModule};
-use image_input::{Limits, decode};
+use image_input::{Limits, decode_for};
 use model_spec::ModelSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -90,7 +90,9 @@ pub fn with_onnxruntime(
     for (index, path) in pictures.iter().enumerate() {
         let context = || path.display().to_string();
         let bytes = fs::read(path).with_context(context)?;
-        let picture = decode(&bytes, &Limits::default()).with_context(context)?;
+        // As the classifier decodes: a picture much larger than the input is reduced on the way.
+        let picture =
+            decode_for(&bytes, &Limits::default(), &mut [], &transform).with_context(context)?;
         let mut tensor = vec![0.0_f32; transform.tensor_len()];
         transform.apply(&picture, &mut tensor).with_context(context)?;
         let file = tensors.path().join(format!("{index:06}.npy"));
