@@ -23,23 +23,28 @@ const LIMITS: Limits = Limits {
     max_jpeg_scans: 20,
 };
 
-/// An image file: decoded, and resized into a small tensor.
+/// An image file: decoded whole and reduced on the way, and resized into a small tensor.
 ///
 /// # Panics
-/// When a picture is not as large as it says, or the transform gives what is not finite.
+/// When a picture is not as large as it says, the transform gives what is not finite, or a picture
+/// that can be decoded whole cannot be reduced.
 pub fn image(bytes: &[u8]) -> bool {
-    let Ok(picture) = image_input::decode(bytes, &LIMITS) else { return false };
-    let area = u64::from(picture.width()) * u64::from(picture.height());
-    assert!(area <= LIMITS.max_pixels, "{area} pixels");
-    assert_eq!(picture.pixels().len() as u64, area * picture.channels() as u64);
     static TRANSFORM: OnceLock<Transform> = OnceLock::new();
     let transform = TRANSFORM.get_or_init(|| {
         let options = Options { height: 8, width: 8, ..Options::default() };
         Transform::new(options).expect("the default with another size")
     });
-    let mut tensor = vec![f32::NAN; transform.tensor_len()];
-    transform.apply(&picture, &mut tensor).expect("the tensor has the transform's length");
-    assert!(tensor.iter().all(|value| value.is_finite()), "an element was not written");
+    let reduced = image_input::decode_for(bytes, &LIMITS, &mut [], transform);
+    let Ok(picture) = image_input::decode(bytes, &LIMITS) else { return false };
+    let reduced = reduced.expect("what can be decoded whole can be reduced");
+    let area = u64::from(picture.width()) * u64::from(picture.height());
+    assert!(area <= LIMITS.max_pixels, "{area} pixels");
+    assert_eq!(picture.pixels().len() as u64, area * picture.channels() as u64);
+    for picture in [picture, reduced] {
+        let mut tensor = vec![f32::NAN; transform.tensor_len()];
+        transform.apply(&picture, &mut tensor).expect("the tensor has the transform's length");
+        assert!(tensor.iter().all(|value| value.is_finite()), "an element was not written");
+    }
     true
 }
 
