@@ -52,7 +52,7 @@ class Peer:
     #: the model's file, and files of the runtime besides: their sizes are told
     model_file: Callable[[Model], Path]
     runtime_files: list[Path] = field(default_factory=list)
-    #: whether the whole process may have real-time priority
+    #: whether the whole process may have real-time priority, if any has
     realtime: bool = True
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -71,7 +71,7 @@ class Peer:
         try:
             spawned = process.run(
                 command,
-                timeout=min(60 + 2 * (job.runs + job.warmup), 600),
+                timeout=min(120 + 4 * (job.runs + job.warmup), 600),
                 environment=self.environment,
                 folder=job.model.folder,
                 sample=sample,
@@ -113,8 +113,12 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
     def tfjs(model: Model) -> Path:
         return model.folder / "tfjs.json"
 
-    def script(name: str, file: Callable[[Model], Path], layout: str, *flags: str) -> Any:
-        return lambda job: [*node, str(scripts / name), *_arguments(job, file, layout), *flags]
+    # V8 has threads of its own, which must not wait for its main one: that gets the core alone,
+    # and only while it is timed.
+    timed = ["--realtime", process.REALTIME_PRIORITY] if placement.realtime else []
+
+    def script(name: str, file: Callable[[Model], Path], layout: str) -> Any:
+        return lambda job: [*node, str(scripts / name), *_arguments(job, file, layout), *timed]
 
     def ours(job: Job) -> list[str]:
         # One cold picture, then as many as are timed; the command answers with the median.
@@ -126,12 +130,12 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
         command = [*node, str(scripts / "wapc.mjs"), *_arguments(job, module, "nchw")]
         at = command.index("--input") + 1
         command[at] = str(job.model.picture)
-        return [*command, "--name", job.model.name]
+        return [*command, "--name", job.model.name, *timed]
 
     def in_chromium(job: Job) -> list[str]:
         command = ["node", str(scripts / "litert_chromium.mjs"), *_arguments(job, tflite, "nhwc")]
         command += ["--browser", chromium, "--profile", str(job.model.folder / PROFILE)]
-        return [*command, *(["--realtime", "10"] if placement.realtime else [])]
+        return [*command, *timed]
 
     def native(binary: Path) -> Callable[[Job], list[str]]:
         return lambda job: [str(binary), *_arguments(job, onnx, "nchw")]
@@ -171,6 +175,7 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
             ("node",),
             ours_in_node,
             module,
+            realtime=False,
         ),
         Peer(
             "onnxruntime",
@@ -221,7 +226,6 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
             in_chromium,
             tflite,
             [litert_js / "litert_wasm_internal.wasm", litert_js / "litert_wasm_internal.js"],
-            # Its many processes would wait for each other on one core: its page alone gets it.
             realtime=False,
         ),
         Peer(
@@ -233,6 +237,7 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
             script("litert_node.mjs", tflite, "nhwc"),
             tflite,
             [litert_js / "litert_wasm_internal.wasm", litert_js / "litert_wasm_internal.js"],
+            realtime=False,
         ),
         Peer(
             "tfjs",
@@ -243,6 +248,7 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
             script("tfjs.mjs", tfjs, "nhwc"),
             lambda model: model.folder / "tfjs.bin",
             [tf_wasm / "tfjs-backend-wasm-simd.wasm", tf_wasm / "tf-backend-wasm.node.js"],
+            realtime=False,
         ),
         Peer(
             "onnxruntime-web",
@@ -253,6 +259,7 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
             script("ort_web.mjs", onnx, "nchw"),
             onnx,
             [ort_js / "ort-wasm-simd-threaded.wasm", ort_js / "ort.wasm.min.mjs"],
+            realtime=False,
         ),
         Peer(
             "tract-wasmtime",

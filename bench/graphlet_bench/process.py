@@ -49,7 +49,7 @@ class Placement:
         return cls(core, permitted)
 
     def command(self, command: Sequence[str], *, realtime: bool = True) -> list[str]:
-        """The command, placed. A browser must not be ``realtime`` as a whole: see peers."""
+        """The command, placed. V8 must not be ``realtime`` as a whole: see peers."""
         before = ["chrt", "-f", REALTIME_PRIORITY] if self.realtime and realtime else []
         return [*before, "taskset", "-c", str(self.core), *command]
 

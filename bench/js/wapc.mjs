@@ -4,7 +4,7 @@
 //
 //   node wapc.mjs --model MODULE.wasm --input PICTURE --runs N --warmup N --output FILE --name NAME
 import { readFileSync, writeFileSync } from 'node:fs';
-import { best, options, relaxedSimd, report } from './timing.mjs';
+import { best, options, realtime, relaxedSimd, report } from './timing.mjs';
 import { warm } from './warm.mjs';
 
 const text = new TextEncoder();
@@ -123,8 +123,10 @@ const send = (path, body) => {
 const [[found]] = send('/', picture);
 report({ event: 'first', label: found.label, relaxed: relaxedSimd() });
 await warm(asked.warmup, () => send('/', picture));
+realtime(asked, true);
 const ms = [];
 for (let i = 0; i < asked.runs; i += 1) ms.push(Number(send('/', picture)[1].infer.toFixed(4)));
+realtime(asked, false);
 // The whole output, for comparison.
 const [scores] = send(`/v2/models/${asked.name}/infer`, text.encode(JSON.stringify({
   inputs: [{ name: 'image', datatype: 'BYTES', shape: [1], data: [picture.toString('base64')] }],

@@ -8,7 +8,7 @@
 
 use std::{env, fs, path::Path, process::ExitCode};
 
-use wasmtime::{Config, Engine, Linker, Module, Result, Store, bail, error::Context as _};
+use wasmtime::{Config, Engine, Linker, Module, Result, Store, Val, bail, error::Context as _};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, p1::WasiP1Ctx};
 
 fn main() -> Result<ExitCode> {
@@ -20,6 +20,9 @@ fn main() -> Result<ExitCode> {
         _ => bail!("usage: wasi-run compile MODULE CODE | wasi-run run CODE FOLDER ARGUMENT..."),
     }
 }
+
+// Of WASI: the function is not supported.
+const ENOSYS: i32 = 52;
 
 fn engine() -> Result<Engine> {
     let mut config = Config::new();
@@ -49,7 +52,22 @@ fn run(code: &Path, folder: &Path, arguments: &[&str]) -> Result<ExitCode> {
         .build_p1();
     let mut linker = Linker::<WasiP1Ctx>::new(&engine);
     wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |state| state)?;
-    // What a C library lacks and a peer may never call: see guest_toolchain in setup.py.
+    // What Debian's C library lacks: see guest_toolchain in setup.py. Threads there are none, as newer
+    // libraries answer; the rest must not be called.
+    for (name, answer) in [
+        ("pthread_attr_init", 0),
+        ("pthread_attr_setstacksize", 0),
+        ("pthread_attr_destroy", 0),
+        ("pthread_create", ENOSYS),
+    ] {
+        let imports = module.imports().filter(|import| import.name() == name);
+        for ty in imports.filter_map(|import| import.ty().func().cloned()) {
+            linker.func_new("env", name, ty, move |_, _, results| {
+                results.fill(Val::I32(answer));
+                Ok(())
+            })?;
+        }
+    }
     linker.define_unknown_imports_as_traps(&module)?;
     let mut store = Store::new(&engine, wasi);
     let instance = linker.instantiate(&mut store, &module)?;
