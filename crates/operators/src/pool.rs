@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crate::KernelError;
 use crate::geometry::{Axis, Pool2d};
+use crate::rows;
 use crate::scratch;
 use crate::variant::F32x4;
 use crate::vector::Vector;
@@ -424,37 +425,6 @@ unsafe fn add_rows(x: *const f32, rows: usize, to: &mut [f32]) {
 pub(crate) unsafe fn global_avg_pool(planes: usize, plane: usize, x: *const f32, y: *mut f32) {
     for i in 0..planes {
         // SAFETY: the caller's promise.
-        unsafe { *y.add(i) = sum(x.add(i * plane), plane) / plane as f32 }
-    }
-}
-
-/// Sum of `count` values, in sixteen interleaved parts.
-///
-/// # Safety
-/// `x` points to them.
-unsafe fn sum(x: *const f32, count: usize) -> f32 {
-    let mut parts = [F32x4::splat(0.0); 4];
-    let mut lanes = [0.0; 4];
-    let mut i = 0;
-    // SAFETY: vectors end at `count` at most; `lanes` holds four values.
-    unsafe {
-        while i + 16 <= count {
-            for (j, part) in parts.iter_mut().enumerate() {
-                *part = part.add(F32x4::load(x.add(i + 4 * j)));
-            }
-            i += 16;
-        }
-        while i + 4 <= count {
-            parts[0] = parts[0].add(F32x4::load(x.add(i)));
-            i += 4;
-        }
-        let [a, b, c, d] = parts;
-        a.add(b).add(c.add(d)).store(lanes.as_mut_ptr());
-        let mut total = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
-        while i < count {
-            total += *x.add(i);
-            i += 1;
-        }
-        total
+        unsafe { *y.add(i) = rows::fold(x.add(i * plane), plane, 0.0, F32x4::add) / plane as f32 }
     }
 }
