@@ -7,6 +7,8 @@ use tokio::sync::watch;
 
 /// Longest wait for a connection to the API server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Who asks, as audit logs and API priority see it; the form is the kubelet's.
+const USER_AGENT: &str = concat!("graphlet-node/v", env!("CARGO_PKG_VERSION"), " (linux)");
 
 /// The node's access to the API server. A cheap clone; all clones see a renewed certificate at
 /// once.
@@ -74,6 +76,7 @@ impl ApiSource {
 /// When the certificates in it cannot be used.
 pub(super) fn client(mut config: Config) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
     Client::try_from(config)
 }
 
@@ -84,6 +87,31 @@ mod tests {
     fn some_client() -> Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         client(Config::new(http::Uri::from_static("http://127.0.0.1:1"))).expect("plain HTTP")
+    }
+
+    #[tokio::test]
+    async fn requests_say_which_program_sends_them() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.expect("a request");
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                .await
+                .expect("room");
+            String::from_utf8_lossy(&head[..read]).to_ascii_lowercase()
+        });
+        let client = client(Config::new(url.parse().expect("a URL"))).expect("plain HTTP");
+        let request = http::Request::get("/version").body(Vec::new()).expect("a request");
+        client.request_text(request).await.expect("an answer");
+        let head = server.await.expect("the server's part");
+        let line = format!("user-agent: {USER_AGENT}\r\n");
+        assert!(head.contains(&line), "{head}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -62,6 +62,7 @@ fn cluster_error(error: &Error) -> ClusterError {
             // Being asked to slow down, a certificate that is just being renewed, a server in
             // trouble: all pass.
             401 | 429 | 500..=599 => ClusterError::Unreachable(status.message.clone()),
+            403 if has_cause(status, NAMESPACE_TERMINATING) => ClusterError::NamespaceEnds,
             _ => ClusterError::Refused(status.message.clone()),
         },
         other => {
@@ -77,6 +78,14 @@ fn cluster_error(error: &Error) -> ClusterError {
             ClusterError::Unreachable(text)
         }
     }
+}
+
+/// The cause the API server's namespace-lifecycle admission gives for what nothing can be added to.
+const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
+
+fn has_cause(status: &kube::core::Status, reason: &str) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == reason)
 }
 
 impl Cluster for KubeCluster {
@@ -260,5 +269,16 @@ mod tests {
         for code in [401, 429, 500, 503, 504] {
             assert_eq!(error(code), ClusterError::Unreachable("m".into()), "code {code}");
         }
+    }
+
+    #[test]
+    fn a_namespace_that_ends_is_told_from_a_refusal() {
+        let status = serde_json::from_value(json!({
+            "status": "Failure", "code": 403, "reason": "Forbidden",
+            "message": "unable to create new content in namespace n because it is being terminated",
+            "details": { "causes": [{ "reason": "NamespaceTerminating", "field": "metadata.namespace" }] }
+        }))
+        .expect("a status");
+        assert_eq!(cluster_error(&Error::Api(status)), ClusterError::NamespaceEnds);
     }
 }

@@ -125,6 +125,11 @@ impl Writer {
             for _ in 0..TRIES {
                 match self.send(&note).await {
                     Err(ClusterError::Unreachable(_)) => tokio::time::sleep(RETRY).await,
+                    // Pods that end with their namespace have nobody left to tell.
+                    Err(error @ ClusterError::NamespaceEnds) => {
+                        debug!(pod.name = %note.pod.name, note.reason, %error, "Event not written");
+                        break;
+                    }
                     Err(error) => {
                         warn!(pod.name = %note.pod.name, note.reason, %error, "Event not written");
                         break;

@@ -173,6 +173,9 @@ pub(crate) enum ClusterError {
     /// It is another object of the same name by now.
     #[error("the object is another one by now")]
     Replaced,
+    /// Nothing can be added to the namespace any more: it is being deleted.
+    #[error("the namespace is being deleted")]
+    NamespaceEnds,
     /// The server understood and refuses: the same request will fail again.
     #[error("{0}")]
     Refused(String),
