@@ -25,6 +25,15 @@ pub enum Problem {
     /// A well-formed image that uses something we do not carry out.
     #[error("{0}")]
     UnsupportedImage(String),
+    /// More bytes than a body may have.
+    #[error("the body is longer than {limit} bytes")]
+    BodyTooLarge {
+        /// What it may have.
+        limit: usize,
+    },
+    /// The body did not arrive whole.
+    #[error("the body is malformed or ended early")]
+    BodyBroken,
     /// The body is compressed or encoded in a way that we do not undo.
     #[error("the encoding `{0}` is not supported; send the bytes as they are")]
     Encoding(String),
@@ -96,6 +105,9 @@ impl Problem {
             Problem::BadMultipart(_) => (400, "bad_multipart"),
             Problem::BadJson(_) => (400, "bad_json"),
             Problem::BadTensor(_) => (400, "bad_tensor"),
+            // Where no HTTP provider of ours stands before the model; codes and sentences are its.
+            Problem::BodyBroken => (400, "malformed_body"),
+            Problem::BodyTooLarge { .. } => (413, "body_too_large"),
             Problem::NotFound => (404, "not_found"),
             Problem::UnknownModel { .. } => (404, "unknown_model"),
             Problem::MethodNotAllowed { .. } => (405, "method_not_allowed"),
@@ -193,6 +205,8 @@ mod tests {
             (Problem::BadMultipart("x"), 400, "bad_multipart"),
             (Problem::BadJson("x".into()), 400, "bad_json"),
             (Problem::BadTensor("x".into()), 400, "bad_tensor"),
+            (Problem::BodyBroken, 400, "malformed_body"),
+            (Problem::BodyTooLarge { limit: 7 }, 413, "body_too_large"),
             (Problem::NotFound, 404, "not_found"),
             (Problem::UnknownModel { name: "m".into(), version: "1".into() }, 404, "unknown_model"),
             (Problem::MethodNotAllowed { allow: "GET" }, 405, "method_not_allowed"),

@@ -2,8 +2,9 @@
 //!
 //! [`routes::answer`] answers one request with one [`model::Model`]; everything in it is a plain
 //! function of the request, so that one request can leave nothing behind for the next. What makes
-//! it a waPC guest, and the one classifier that lives in its memory, is in `guest`, which exists
-//! on WebAssembly only.
+//! it a waPC guest is in `guest`, and the one classifier that lives in its memory in `linked`; both
+//! exist on WebAssembly only. A program with another door than waPC's goes without the feature
+//! `wapc` and calls `linked`.
 //!
 //! Messages are read and written with `wire`, which defines the types of `wascc-actor` a second
 //! time, byte for byte the same: its reader allocates nothing for lengths that a message merely
@@ -21,7 +22,9 @@ pub mod routes;
 pub mod tensor_data;
 pub mod torchserve;
 
-#[cfg(target_arch = "wasm32")]
+#[cfg(all(target_arch = "wasm32", feature = "wapc"))]
 mod guest;
 #[cfg(target_arch = "wasm32")]
+pub mod linked;
+#[cfg(all(target_arch = "wasm32", feature = "wapc"))]
 mod profile;

@@ -1,5 +1,7 @@
 //! A raw image in, a label out: the address that `curl -T cat.png` uses.
 
+use std::collections::BTreeMap;
+
 use wire::{RequestView, Response};
 
 use crate::{
@@ -35,18 +37,31 @@ pub fn answer(
 /// # Errors
 /// [`Problem::NoImage`], [`Problem::BadMultipart`], or [`Problem::Encoding`].
 pub fn image<'a>(request: &'a RequestView<'_>) -> Result<&'a [u8], Problem> {
-    let field = |name: &str| request.header.get(name).map_or("", String::as_str).trim();
-    let encoding = field("content-encoding");
-    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
-        return Err(Problem::Encoding(encoding.chars().take(32).collect()));
-    }
+    check_encoding(&request.header)?;
     if request.body.is_empty() {
         return Err(Problem::NoImage(HINT));
     }
-    match multipart::boundary(field("content-type"))? {
+    match multipart::boundary(field(&request.header, "content-type"))? {
         Some(boundary) => multipart::image(&request.body, boundary),
         None => Ok(&request.body),
     }
+}
+
+/// Whether the body comes as it is: to unpack none is the surest protection from archives that
+/// unpack without end.
+///
+/// # Errors
+/// [`Problem::Encoding`].
+pub fn check_encoding(header: &BTreeMap<String, String>) -> Result<(), Problem> {
+    let encoding = field(header, "content-encoding");
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+        return Err(Problem::Encoding(encoding.chars().take(32).collect()));
+    }
+    Ok(())
+}
+
+fn field<'a>(header: &'a BTreeMap<String, String>, name: &str) -> &'a str {
+    header.get(name).map_or("", String::as_str).trim()
 }
 
 /// How many labels with scores the client wants; `None` for the best label alone.

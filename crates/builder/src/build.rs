@@ -14,9 +14,11 @@ use serde_json::Value;
 
 use crate::{
     BuildError, Event, GRAPH_SECTION, GuestKind, Home, LAYERS_SECTION, Progress, Unused, compiler,
-    guest,
+    component, guest,
     join::{self, Guest},
-    layers, preinit, tensors,
+    layers,
+    preinit::{self, Door},
+    tensors,
     tuning::{self, Selection},
 };
 
@@ -28,7 +30,7 @@ const CARD_SECTION: &str = "graphlet.model";
 pub struct BuildOptions {
     /// The `model.toml`.
     pub spec: PathBuf,
-    /// Actor, WASI command or WASM graph.
+    /// Actor, WASI command, component or WASM graph.
     pub kind: GuestKind,
     /// Overrides the spec's SIMD level.
     pub simd: Option<SimdLevel>,
@@ -287,8 +289,12 @@ fn assemble(
     let text = description.as_deref().unwrap_or(&json);
     let joined = join::join(&Guest { toolchain, kind, library, text, labels }, folder)?;
     let mut module = joined.module;
-    if kind == GuestKind::Actor {
-        module = preinit::preinitialise(&module)?;
+    match kind {
+        GuestKind::Actor => module = preinit::preinitialise(&module, Door::Wapc)?,
+        GuestKind::Component => {
+            module = component::encode(&preinit::preinitialise(&module, Door::Load)?)?;
+        }
+        GuestKind::Wasi | GuestKind::Graph | GuestKind::Operators => {}
     }
 
     let version = |name: &str| report["versions"][name].as_str().unwrap_or_default().to_owned();

@@ -154,6 +154,9 @@ pub enum BuildError {
         /// What stands in the way.
         reason: String,
     },
+    /// The linked module cannot be made a component: a fault of ours.
+    #[error("the linked module cannot be made a component")]
+    Component(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The linked module is not valid WebAssembly: a fault of ours.
     #[error("the linked module is not valid WebAssembly")]
     Invalid(#[source] wasmparser::BinaryReaderError),

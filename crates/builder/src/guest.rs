@@ -20,6 +20,8 @@ pub enum GuestKind {
     Actor,
     /// A WASI command: `classify.wasm cat.png`.
     Wasi,
+    /// A `wasi:http` component: HTTP requests in, labels out.
+    Component,
     /// A WASM graph: tensors in, tensors out.
     Graph,
     /// The WASM operator library, which has no model.
@@ -30,7 +32,9 @@ impl GuestKind {
     /// The target triple.
     pub fn target(self) -> &'static str {
         match self {
-            GuestKind::Actor | GuestKind::Graph | GuestKind::Operators => "wasm32-unknown-unknown",
+            GuestKind::Actor | GuestKind::Component | GuestKind::Graph | GuestKind::Operators => {
+                "wasm32-unknown-unknown"
+            }
             GuestKind::Wasi => "wasm32-wasip1",
         }
     }
@@ -49,6 +53,7 @@ impl GuestKind {
         match self {
             GuestKind::Actor => "actor",
             GuestKind::Wasi => "wasi",
+            GuestKind::Component => "component",
             GuestKind::Graph => "graph",
             GuestKind::Operators => "operators",
         }
@@ -58,6 +63,7 @@ impl GuestKind {
         match self {
             GuestKind::Actor => "actor",
             GuestKind::Wasi => "wasi-program",
+            GuestKind::Component => "component-program",
             GuestKind::Graph => "graph-program",
             GuestKind::Operators => "operators-program",
         }
@@ -76,6 +82,14 @@ impl GuestKind {
             GuestKind::Wasi => {
                 &["programs/wasi", "crates/classifier", "crates/image-input", "crates/model-spec"]
             }
+            GuestKind::Component => &[
+                "programs/component",
+                "actor",
+                "crates/classifier",
+                "crates/image-input",
+                "crates/model-spec",
+                "crates/wire",
+            ],
             GuestKind::Graph => &["programs/graph"],
             GuestKind::Operators => &["programs/operators"],
         }
@@ -85,6 +99,7 @@ impl GuestKind {
         match self {
             GuestKind::Actor => "libactor.a",
             GuestKind::Wasi => "libwasi_program.a",
+            GuestKind::Component => "libcomponent_program.a",
             GuestKind::Graph => "libgraph_program.a",
             GuestKind::Operators => "liboperators_program.a",
         }

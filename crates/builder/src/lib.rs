@@ -4,11 +4,13 @@
 //! `graph.params` and `libgraph_wasm32.a` ([`compiler`]); the guest (an actor or a WASI command
 //! with the graph runtime and the kernels) is a static library that is built once and kept
 //! ([`guest`]); graph, weights, spec and labels become one data symbol (`object`); the linker
-//! joins the three (`link`); an actor is then run until its model is loaded, and written down as it
-//! stands (`preinit`). No Rust is compiled for a second model.
+//! joins the three (`link`); an actor or component is then run until its model is loaded, and written
+//! down as it stands (`preinit`); a component's module is wrapped at last (`component`). No Rust is
+//! compiled for a second model.
 
 mod build;
 pub mod compiler;
+mod component;
 mod error;
 pub mod guest;
 mod home;
@@ -31,6 +33,7 @@ pub use model_spec::SimdLevel;
 pub use progress::{Event, Progress, Silent};
 pub use tensors::{
     BuiltTensors, GRAPH_ABI, GRAPH_SECTION, TensorOptions, build_operators, build_tensors,
+    link_tensors,
 };
 pub use tuning::{
     EngineId, EngineLog, LayerLog, TUNING_FILE, Trial, TuningError, TuningLog, Unused, tuning_path,

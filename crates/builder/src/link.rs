@@ -17,6 +17,14 @@ pub(crate) const STACK_BYTES: u32 = 1024 * 1024;
 const GRAPH_EXPORTS: [&str; 5] =
     ["run", "graphlet_alloc", "graphlet_free", "graphlet_describe", "graphlet_message"];
 
+// What `wasi:http/proxy` of the bindings (crate `wasip2`) has a component export, the allocator
+// that the canonical ABI calls, and what `preinit` calls and takes away.
+const COMPONENT_EXPORTS: [&str; 3] =
+    ["wasi:http/incoming-handler@0.2.12#handle", "cabi_realloc", LOAD];
+
+/// The function of a component's module that loads its model.
+pub(crate) const LOAD: &str = "graphlet_load";
+
 /// What is linked of a model.
 pub(crate) struct Model<'a> {
     pub kernels: &'a Path,
@@ -44,6 +52,11 @@ pub(crate) fn link(
     match inputs.kind {
         GuestKind::Actor => {
             command.args(["--no-entry", "--export=__guest_call"]);
+        }
+        GuestKind::Component => {
+            command
+                .arg("--no-entry")
+                .args(COMPONENT_EXPORTS.map(|name| format!("--export={name}")));
         }
         GuestKind::Graph => {
             command.arg("--no-entry").args(GRAPH_EXPORTS.map(|name| format!("--export={name}")));

@@ -1,9 +1,10 @@
-//! A linked actor, run at build time until its model is loaded, and written down as it stands then.
+//! A linked guest, run at build time until its model is loaded, and written down as it stands then.
 //!
 //! What a guest does at its beginning (graph parsed, kernels found, plan laid out, labels indexed)
-//! is the same every time, so it is done once: the builder is the waPC host of the first health
-//! request, and what the guest's memory holds afterwards becomes the data of the module. An
-//! instance of it starts with its model loaded, on any host.
+//! is the same every time, so it is done once: the builder is the waPC host of an actor's first
+//! health request, or calls what a component's module exports for it, and what the guest's memory
+//! holds afterwards becomes the data of the module. An instance of it starts with its model loaded,
+//! on any host.
 //!
 //! This is what Wizer does (`wasmtime-wizer`); here it is less general and leaves less behind. The
 //! dead part of the stack is not kept, a run of data is cut only where a page of zeros saves
@@ -12,6 +13,7 @@
 //! activations is, takes no byte in the module.
 
 use std::{
+    iter,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -27,7 +29,10 @@ use wasm_encoder::{
 };
 use wasmparser::{DataKind, Export, ExternalKind, Operator, Parser, Payload};
 
-use crate::{BuildError, link::STACK_BYTES};
+use crate::{
+    BuildError,
+    link::{LOAD, STACK_BYTES},
+};
 
 /// A hundred times what 100 MB of weights take in an engine that is not optimised.
 const LOAD_TIME: Duration = Duration::from_secs(60);
@@ -41,16 +46,30 @@ const GUEST_CALL: &str = "__guest_call";
 /// Under this prefix and a number the mutable globals are exported while the guest runs here.
 const GLOBAL_PREFIX: &str = "graphlet:global:";
 
-/// Loads the model of a linked actor, and gives the module in which it is loaded.
+/// How a guest is told to load its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// By a waPC host's health request.
+    Wapc,
+    /// By a function of its own, which is gone afterwards.
+    Load,
+}
+
+/// Loads the model of a linked guest, and gives the module in which it is loaded.
 ///
 /// # Errors
 /// [`BuildError::Load`] when the model cannot be loaded, with the guest's own words: the same
 /// would have happened wherever the module is run. [`BuildError::Snapshot`] when the guest is of
 /// a form that cannot be written down, and [`BuildError::Invalid`] when it is no module.
-pub(crate) fn preinitialise(linked: &[u8]) -> Result<Vec<u8>, BuildError> {
+pub(crate) fn preinitialise(linked: &[u8], door: Door) -> Result<Vec<u8>, BuildError> {
     let shape = Shape::of(linked)?;
-    let memory = load(&exporting_globals(linked, &shape)?, &shape)?;
-    rewritten(linked, &memory)
+    let globals = shape.mutable.iter().map(|&index| (format!("{GLOBAL_PREFIX}{index}"), index));
+    let memory = load(&with_exports(linked, globals, |_| true)?, &shape, door)?;
+    let loaded = rewritten(linked, &memory)?;
+    match door {
+        Door::Wapc => Ok(loaded),
+        Door::Load => with_exports(&loaded, iter::empty(), |name| name != LOAD),
+    }
 }
 
 /// What has to be known of a module before it is run.
@@ -67,7 +86,7 @@ impl Shape {
             match payload.map_err(BuildError::Invalid)? {
                 Payload::MemorySection(section) => memories = section.count(),
                 Payload::GlobalSection(section) => {
-                    // Actors import functions only, so that globals count from 0.
+                    // Guests import functions only, so that globals count from 0.
                     for (index, global) in section.into_iter().enumerate() {
                         if global.map_err(BuildError::Invalid)?.ty.mutable {
                             mutable.push(index as u32);
@@ -100,14 +119,20 @@ fn snapshot(reason: impl Into<String>) -> BuildError {
     BuildError::Snapshot { reason: reason.into() }
 }
 
-/// The module with its mutable globals exported.
-fn exporting_globals(wasm: &[u8], shape: &Shape) -> Result<Vec<u8>, BuildError> {
+/// The module with these globals exported too, by name and number, and without the functions that
+/// `keeps` refuses by name.
+fn with_exports(
+    wasm: &[u8],
+    globals: impl Iterator<Item = (String, u32)> + Clone,
+    keeps: impl Fn(&str) -> bool,
+) -> Result<Vec<u8>, BuildError> {
     edited(wasm, |payload, output| {
         let Payload::ExportSection(section) = payload else { return Ok(false) };
         let mut exports = ExportSection::new();
         for export in section.clone() {
             let Export { name, kind, index } = export.map_err(BuildError::Invalid)?;
             let kind = match kind {
+                ExternalKind::Func if !keeps(name) => continue,
                 ExternalKind::Func => ExportKind::Func,
                 ExternalKind::Table => ExportKind::Table,
                 ExternalKind::Memory => ExportKind::Memory,
@@ -116,8 +141,8 @@ fn exporting_globals(wasm: &[u8], shape: &Shape) -> Result<Vec<u8>, BuildError> 
             };
             exports.export(name, kind, index);
         }
-        for index in &shape.mutable {
-            exports.export(&format!("{GLOBAL_PREFIX}{index}"), ExportKind::Global, *index);
+        for (name, index) in globals.clone() {
+            exports.export(&name, ExportKind::Global, index);
         }
         output.section(&exports);
         Ok(true)
@@ -152,7 +177,7 @@ struct Call {
 }
 
 /// Runs the guest until it has loaded its model, and gives its memory.
-fn load(wasm: &[u8], shape: &Shape) -> Result<Vec<u8>, BuildError> {
+fn load(wasm: &[u8], shape: &Shape, door: Door) -> Result<Vec<u8>, BuildError> {
     let failed = |error: &dyn std::error::Error| snapshot(error.to_string());
     let engine = Engine::new(&EngineOptions::default()).map_err(|error| failed(&error))?;
     let digest: [u8; 32] = Sha256::digest(wasm).into();
@@ -171,16 +196,25 @@ fn load(wasm: &[u8], shape: &Shape) -> Result<Vec<u8>, BuildError> {
         .enter(deadline, |store, instance| globals(store, instance, shape))
         .map_err(stopped)?;
     sandbox.data_mut().globals = before;
-    let answered = sandbox.enter(deadline, |mut store, instance| {
-        let call = instance.get_typed_func::<(u32, u32), u32>(&mut store, GUEST_CALL)?;
-        call.call(store, lens)
-    });
-    let answered = answered.map_err(stopped)?;
-    if answered == 0 {
-        let reason = sandbox.data_mut().error.take();
-        return Err(BuildError::Load {
-            reason: reason.unwrap_or_else(|| "no reason given".into()),
-        });
+    let refused = sandbox
+        .enter(deadline, |mut store, instance| match door {
+            Door::Wapc => {
+                let call = instance.get_typed_func::<(u32, u32), u32>(&mut store, GUEST_CALL)?;
+                let answered = call.call(&mut store, lens)?;
+                let reason = store.data_mut().data.error.take();
+                Ok((answered == 0).then(|| reason.unwrap_or_else(|| "no reason given".into())))
+            }
+            Door::Load => {
+                let call = instance.get_typed_func::<(), u64>(&mut store, LOAD)?;
+                let text = call.call(&mut store, ())?;
+                let memory = instance.get_memory(&mut store, MEMORY);
+                let memory = memory.map(|memory| memory.data(&store)).unwrap_or_default();
+                Ok((text != 0).then(|| words(memory, (text >> 32) as u32, text as u32)))
+            }
+        })
+        .map_err(stopped)?;
+    if let Some(reason) = refused {
+        return Err(BuildError::Load { reason });
     }
     let (after, memory) = sandbox
         .enter(deadline, |mut store, instance| {
@@ -258,15 +292,19 @@ fn serve(mut caller: Caller<'_, Guest<Call>>, name: &str, args: &[i32]) -> wasmt
             memory.write(&mut caller, message.cast_unsigned() as usize, &bytes)?;
         }
         ("__guest_error", &[text, len]) => {
-            let start = text.cast_unsigned() as usize;
-            let end = start.saturating_add(len.cast_unsigned() as usize);
-            let bytes = memory.data(&caller).get(start..end).unwrap_or_default();
-            let text = String::from_utf8_lossy(bytes).into_owned();
+            let text = words(memory.data(&caller), text.cast_unsigned(), len.cast_unsigned());
             caller.data_mut().data.error = Some(text);
         }
         _ => {}
     }
     Ok(())
+}
+
+/// A text of the guest's; empty when it does not lie in its memory.
+fn words(memory: &[u8], address: u32, len: u32) -> String {
+    let start = address as usize;
+    let bytes = memory.get(start..start.saturating_add(len as usize)).unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The module with `memory` as its data.
@@ -395,7 +433,7 @@ mod tests {
             (i32.store (i32.const 3000000) (i32.const 0x01020304))
             (i32.store8 (i32.const 1048576) (i32.const 87))";
         let linked = guest(work, 1);
-        let module = preinitialise(&linked).unwrap();
+        let module = preinitialise(&linked, Door::Wapc).unwrap();
         let memory = fresh_memory(&module);
         assert_eq!(memory.len(), 57 * PAGE_BYTES);
         assert_eq!(memory[3_000_000..3_000_004], [4, 3, 2, 1]);
@@ -404,7 +442,7 @@ mod tests {
         assert!(memory[..1_048_576].iter().all(|&byte| byte == 0), "the stack is not kept");
         // Four megabytes of zeros take nothing.
         assert!(module.len() < linked.len() + 4096, "{} bytes", module.len());
-        assert_eq!(module, preinitialise(&linked).unwrap(), "the same bytes each time");
+        assert_eq!(module, preinitialise(&linked, Door::Wapc).unwrap(), "the same bytes each time");
     }
 
     #[test]
@@ -416,9 +454,45 @@ mod tests {
             ("unreachable", 1, "trapped"),
             ("(i32.store (i32.const -4) (i32.const 1))", 1, "trapped"),
         ] {
-            let error = preinitialise(&guest(work, answer)).unwrap_err();
+            let error = preinitialise(&guest(work, answer), Door::Wapc).unwrap_err();
             let BuildError::Load { reason } = &error else { panic!("{error:?}") };
             assert!(reason.contains(expected), "{work}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_module_with_a_function_for_it_loads_its_model_by_that_and_loses_it() {
+        let guest = |answer: &str| {
+            let text = format!(
+                r#"(module
+                    (import "wasi:io/streams@0.2.12" "[method]output-stream.flush"
+                        (func (param i32 i32)))
+                    (memory (export "memory") 17)
+                    (data (i32.const 1048576) "no such kernel")
+                    (func (export "other"))
+                    (func (export "graphlet_load") (result i64)
+                        (i32.store (i32.const 1060000) (i32.const 7))
+                        (i64.const {answer})))"#
+            );
+            wat::parse_str(text).unwrap()
+        };
+        let module = preinitialise(&guest("0"), Door::Load).unwrap();
+        assert_eq!(fresh_memory(&module)[1_060_000], 7);
+        let exports: Vec<_> = Parser::new(0)
+            .parse_all(&module)
+            .filter_map(|payload| match payload.unwrap() {
+                Payload::ExportSection(section) => Some(section),
+                _ => None,
+            })
+            .flatten()
+            .map(|export| export.unwrap().name)
+            .collect();
+        assert_eq!(exports, ["memory", "other"]);
+        for (answer, expected) in
+            [("0x10000000000007", "no such"), ("0xfffffff00000010", "cannot load its model: ")]
+        {
+            let error = preinitialise(&guest(answer), Door::Load).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{error}");
         }
     }
 
@@ -426,7 +500,7 @@ mod tests {
     fn calls_to_the_host_are_refused_and_do_no_harm() {
         let call = "(if (call $host_call (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
             (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)) (then unreachable))";
-        preinitialise(&guest(call, 1)).unwrap();
+        preinitialise(&guest(call, 1), Door::Wapc).unwrap();
     }
 
     #[test]
@@ -436,13 +510,13 @@ mod tests {
             ("(module (memory 1) (func $f) (start $f))", "start function"),
             ("(module (memory 1) (data \"later\"))", "passive data"),
         ] {
-            let error = preinitialise(&wat::parse_str(text).unwrap()).unwrap_err();
+            let error = preinitialise(&wat::parse_str(text).unwrap(), Door::Wapc).unwrap_err();
             assert!(error.to_string().contains(expected), "{text}: {error}");
         }
         let moved = guest("(global.set $sp (i32.const 5))", 1);
-        let error = preinitialise(&moved).unwrap_err();
+        let error = preinitialise(&moved, Door::Wapc).unwrap_err();
         assert!(error.to_string().contains("globals"), "{error}");
-        assert!(preinitialise(b"\0asm").is_err());
+        assert!(preinitialise(b"\0asm", Door::Wapc).is_err());
     }
 
     #[test]

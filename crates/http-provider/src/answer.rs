@@ -257,24 +257,10 @@ pub(crate) fn to_wire_header(headers: &HeaderMap) -> std::collections::BTreeMap<
     let is_listed = |name: &HeaderName| {
         listed.iter().any(|token| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
     };
-    let mut fields = std::collections::BTreeMap::<String, String>::new();
-    for (name, value) in headers {
-        if is_hop_by_hop(name) || name == header::EXPECT || is_listed(name) {
-            continue;
-        }
-        let text = match std::str::from_utf8(value.as_bytes()) {
-            Ok(text) => text.to_owned(),
-            Err(_) => value.as_bytes().iter().copied().map(char::from).collect(),
-        };
-        fields
-            .entry(name.as_str().to_owned())
-            .and_modify(|joined| {
-                joined.push_str(if name == header::COOKIE { "; " } else { ", " });
-                joined.push_str(&text);
-            })
-            .or_insert(text);
-    }
-    fields
+    let kept = headers
+        .iter()
+        .filter(|(name, _)| !is_hop_by_hop(name) && *name != header::EXPECT && !is_listed(name));
+    wire::join_fields(kept.map(|(name, value)| (name.as_str(), value.as_bytes())))
 }
 
 #[cfg(test)]

@@ -203,6 +203,30 @@ pub enum DecodeError {
 #[error("message could not be encoded")]
 pub struct EncodeError(#[from] rmp_serde::encode::Error);
 
+/// Header fields as the contract writes them: names in lower case, repeated fields joined. Bytes
+/// that are not UTF-8 are read as Latin-1, so that none is lost.
+pub fn join_fields<'a>(
+    fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> BTreeMap<String, String> {
+    let mut joined = BTreeMap::<String, String>::new();
+    for (name, value) in fields {
+        let name = name.to_ascii_lowercase();
+        let text = match std::str::from_utf8(value) {
+            Ok(text) => text.to_owned(),
+            Err(_) => value.iter().copied().map(char::from).collect(),
+        };
+        let separator = if name == "cookie" { "; " } else { ", " };
+        joined
+            .entry(name)
+            .and_modify(|joined| {
+                joined.push_str(separator);
+                joined.push_str(&text);
+            })
+            .or_insert(text);
+    }
+    joined
+}
+
 /// Reads one message; `bytes` must hold it and nothing else.
 ///
 /// # Errors

@@ -60,6 +60,8 @@ enum Kind {
     Actor,
     /// A WASI command: `wasmtime run --dir . classify.wasm cat.png`
     Wasi,
+    /// A wasi:http component, for `wasmtime serve`, Spin and wasmCloud
+    Component,
     /// A WASM graph, tensors in and tensors out: `graphlet graph run`
     Graph,
 }
@@ -115,6 +117,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         kind: match args.kind {
             Kind::Actor => GuestKind::Actor,
             Kind::Wasi => GuestKind::Wasi,
+            Kind::Component => GuestKind::Component,
             Kind::Graph => GuestKind::Graph,
         },
         simd: args.simd.map(Simd::level),
@@ -138,6 +141,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         match args.kind {
             Kind::Actor => eprintln!("next: graphlet run {file}"),
             Kind::Wasi => eprintln!("next: wasmtime run --dir . {file} PICTURE"),
+            Kind::Component => eprintln!("next: wasmtime serve -S cli {file}"),
             Kind::Graph => eprintln!("next: graphlet graph run -g {file} -i PICTURE"),
         }
     }
