@@ -10,7 +10,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: ## Install what building and running models needs (safe to repeat)
@@ -55,6 +55,10 @@ bench-quick: build setup-dev ## The same in two minutes: onnxruntime, and what i
 .PHONY: bench-check
 bench-check: ## Kernels against their committed ratios: names what got slower
 	@scripts/bench --check
+
+.PHONY: example-mindspore
+example-mindspore: build ## MindSpore's LeNet5 and ResNet50 in the sandbox; downloads 0.9 GB once
+	@examples/mindspore/run
 
 .PHONY: clean
 clean: ## Remove what was built here (caches in ~/.cache/graphlet stay)
