@@ -78,6 +78,7 @@ mod read_ahead;
 pub mod reference;
 mod rows;
 pub mod scratch;
+mod strip;
 mod symbols;
 mod taps;
 mod tile;

@@ -3,14 +3,15 @@
 use std::hint;
 
 use crate::scratch::LINE;
-use crate::tile::{CHANNELS, PIXELS, Sweep};
+use crate::strip::PIXELS;
+use crate::tile::{CHANNELS, Sweep};
 
 /// Tiles in a sweep from which on its weights need no care: each is read so often that the first
 /// time does not show.
-const MANY_TILES: usize = 128;
+const MANY_TILES: usize = 64;
 /// Most cache lines to touch ahead of a tile: more than the processor can have under way would wait
 /// for each other. Long blocks are read well as they come.
-const MOST_LINES: usize = 48;
+const MOST_LINES: usize = 96;
 
 /// The weights of the next block, brought into the cache while this one is computed.
 ///
@@ -38,6 +39,11 @@ impl Next {
         // SAFETY: the next block begins where this one ends.
         let from = unsafe { s.weights.add((block + 1) * size) };
         Self { from, lines, each: lines.div_ceil(tiles) }
+    }
+
+    /// Whether there is nothing to touch.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lines == 0
     }
 
     /// Touches the lines of one tile.

@@ -14,6 +14,7 @@
 use crate::activation::{self, Activation};
 use crate::geometry::Clamp;
 use crate::read_ahead::Next;
+use crate::strip::{self, Strip};
 use crate::variant::F32x4;
 use crate::vector::Vector;
 
@@ -77,6 +78,9 @@ pub(crate) struct Sweep {
 
 /// How the reduction walks over the input.
 trait Walk {
+    /// Computes tiles of eight pixels in the same way.
+    const STRIP: unsafe fn(&Strip);
+
     /// Sums up one tile.
     ///
     /// # Safety
@@ -204,37 +208,103 @@ pub(crate) unsafe fn table(sweep: &Sweep) {
 #[inline(always)]
 unsafe fn run<W: Walk>(sweep: &Sweep) {
     let s = sweep;
+    // Rows of less than eight pixels are tiles of four alone. What eight do not divide is one more
+    // tile that reaches back: of four if that is enough.
+    let strips = s.columns / strip::PIXELS;
+    let rest = match s.columns % strip::PIXELS {
+        0 if strips > 0 => Rest::None,
+        1..=PIXELS if strips > 0 => Rest::Four,
+        _ if strips > 0 => Rest::Eight,
+        _ => Rest::Fours,
+    };
+    let mut tiles = Strip {
+        input: s.input,
+        stride: 4 * if s.odd > 0 { s.odd } else { s.input_plane },
+        offsets: s.offsets,
+        steps: s.steps,
+        leg: s.steps.div_ceil(s.steps.div_ceil(LEG)),
+        weights: s.weights,
+        bias: s.bias,
+        output: s.output,
+        output_plane: 4 * s.output_plane,
+        residual: s.residual,
+        channels: CHANNELS,
+        tiles: strips,
+        low: s.clamp.low,
+        high: s.clamp.high,
+    };
     // SAFETY: blocks, rows and columns stay below the extents that the caller gave; a row's
-    // last tile begins at `columns - 4`, or at 0 when there are fewer pixels, of which
+    // last tile ends with the row, or begins with it when there are too few pixels, of which
     // `store_part` then writes no more than there are.
     unsafe {
         for block in 0..s.channels.div_ceil(CHANNELS) {
-            let weights = s.weights.add(block * s.steps * CHANNELS);
-            let bias = s.bias.add(block * CHANNELS);
             let channels = (s.channels - block * CHANNELS).min(CHANNELS);
-            let whole = channels == CHANNELS && s.columns >= PIXELS;
+            tiles.weights = s.weights.add(block * s.steps * CHANNELS);
+            tiles.bias = s.bias.add(block * CHANNELS);
+            tiles.channels = channels;
             let mut next = Next::new(s, block);
             for row in 0..s.rows {
                 let input = s.input.add(row * s.input_row);
-                let output = block * CHANNELS * s.output_plane + row * s.output_row;
-                let mut column = 0;
+                let at = block * CHANNELS * s.output_plane + row * s.output_row;
+                let mut strip = |column: usize, count: usize| {
+                    tiles.input = input.add(column);
+                    tiles.output = s.output.add(at + column);
+                    if !s.residual.is_null() {
+                        tiles.residual = s.residual.add(at + column);
+                    }
+                    tiles.tiles = count;
+                    W::STRIP(&tiles);
+                };
+                if next.is_idle() {
+                    if strips > 0 {
+                        strip(0, strips);
+                    }
+                } else {
+                    for tile in 0..strips {
+                        next.touch();
+                        strip(tile * strip::PIXELS, 1);
+                    }
+                }
+                let fours = match rest {
+                    Rest::None => continue,
+                    Rest::Eight => {
+                        next.touch();
+                        strip(s.columns - strip::PIXELS, 1);
+                        continue;
+                    }
+                    Rest::Four => s.columns - PIXELS,
+                    Rest::Fours => 0,
+                };
+                let mut column = fours;
                 while column < s.columns {
-                    let at = column.min(s.columns.saturating_sub(PIXELS));
+                    let first = column.min(s.columns.saturating_sub(PIXELS));
                     next.touch();
-                    let tile = W::reduce(s, input.add(at), weights, bias);
-                    if whole {
-                        store_whole(s, &tile, output + at);
+                    let tile = W::reduce(s, input.add(first), tiles.weights, tiles.bias);
+                    if channels == CHANNELS && s.columns >= PIXELS {
+                        store_whole(s, &tile, at + first);
                     } else {
                         // Taking the tile's address keeps it in memory between loop and
                         // epilogue, which is worth it: the epilogue's registers then leave the
                         // loop's alone (17.4 GMAC/s against 16.2 without).
-                        store_part(s, &tile, output + at, channels);
+                        store_part(s, &tile, at + first, channels);
                     }
                     column += PIXELS;
                 }
             }
         }
     }
+}
+
+/// What strips leave of a row.
+#[derive(Clone, Copy)]
+enum Rest {
+    None,
+    /// The last four pixels.
+    Four,
+    /// The last eight.
+    Eight,
+    /// All of it.
+    Fours,
 }
 
 /// Turns four channels of a tile, the lower or the upper half, into vectors of pixels.
@@ -334,6 +404,8 @@ unsafe fn step(tile: &mut Tile, pixel: *const f32, weights: *const f32) {
 struct Pointwise;
 
 impl Walk for Pointwise {
+    const STRIP: unsafe fn(&Strip) = strip::channels;
+
     #[inline(always)]
     unsafe fn reduce(s: &Sweep, pixel: *const f32, weights: *const f32, bias: *const f32) -> Tile {
         // SAFETY: the caller's promise.
@@ -345,6 +417,8 @@ impl Walk for Pointwise {
 struct PointwiseInLegs;
 
 impl Walk for PointwiseInLegs {
+    const STRIP: unsafe fn(&Strip) = strip::channels_in_legs;
+
     #[inline(always)]
     unsafe fn reduce(
         s: &Sweep,
@@ -418,6 +492,8 @@ unsafe fn channels(
 struct RowsOfThree;
 
 impl Walk for RowsOfThree {
+    const STRIP: unsafe fn(&Strip) = strip::rows_of_three;
+
     #[inline(always)]
     unsafe fn reduce(
         s: &Sweep,
@@ -459,6 +535,8 @@ impl Walk for RowsOfThree {
 struct SplitRows<const TAPS: usize>;
 
 impl<const TAPS: usize> Walk for SplitRows<TAPS> {
+    const STRIP: unsafe fn(&Strip) = strip::split_rows::<TAPS>;
+
     #[inline(always)]
     unsafe fn reduce(
         s: &Sweep,
@@ -500,6 +578,8 @@ impl<const TAPS: usize> Walk for SplitRows<TAPS> {
 struct Table;
 
 impl Walk for Table {
+    const STRIP: unsafe fn(&Strip) = strip::table;
+
     #[inline(always)]
     unsafe fn reduce(
         s: &Sweep,

@@ -64,6 +64,38 @@ pub fn layers() -> Vec<Case> {
             cases.push(Case::depthwise(2, side, kernel, stride));
         }
     }
+    // Every remainder of a row of tiles, and of a block of output channels, with every walk over
+    // the input; sums in several legs.
+    for side in 5..=19 {
+        for (kernel, stride) in [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2), (7, 2), (1, 2)] {
+            let window = Window::same(side, kernel, stride);
+            cases.push(Case::Conv {
+                batch: 1,
+                inputs: 3,
+                outputs: 1 + (side + kernel) % 12,
+                groups: 1,
+                rows: window,
+                columns: window,
+                residual: (side + kernel) % 2 == 0,
+                end: RELU6,
+            });
+        }
+    }
+    for (inputs, outputs) in [(289, 1), (300, 4), (431, 7), (433, 11), (577, 16)] {
+        for side in [1, 2, 3, 5, 7] {
+            let window = Window::same(side, 1, 1);
+            cases.push(Case::Conv {
+                batch: 1,
+                inputs,
+                outputs,
+                groups: 1,
+                rows: window,
+                columns: window,
+                residual: side > 2,
+                end: RELU,
+            });
+        }
+    }
     // Planes too large for one chunk.
     cases.push(Case::depthwise(2, 280, 5, 1));
     cases.push(Case::depthwise(1, 281, 5, 2));
