@@ -3,7 +3,8 @@
 //! A module carries its claims in itself: who signed it, which actor it is, what it may be
 //! linked to, until when, and the hash of the rest of the file. [`sign`] writes them, [`verify`]
 //! checks them against a [`Policy`] and makes the [`VerifiedModule`] without which the host runs
-//! nothing. There is no I/O, no clock and no randomness in here: files, the time now and entropy
+//! nothing. Of a large file [`open`] tells in a moment what its tokens allow, as a
+//! [`SignedModule`] whose bytes are hashed later. There is no I/O, no clock and no randomness in here: files, the time now and entropy
 //! come from the caller.
 //!
 //! ```
@@ -32,7 +33,10 @@
 
 mod keys;
 mod module;
+mod scan;
 mod sign;
+mod signed;
+mod source;
 mod time;
 mod token;
 mod verify;
@@ -43,6 +47,8 @@ pub use module::{
     WASMCLOUD_JWT, custom_section,
 };
 pub use sign::{SignError, Statement, minimal, sign};
+pub use signed::{SignedModule, open};
+pub use source::Source;
 pub use time::Timestamp;
 pub use token::{Claims, MAX_TOKEN_BYTES, TokenError};
 pub use verify::{

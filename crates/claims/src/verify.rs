@@ -8,9 +8,8 @@ use std::{
 };
 
 use crate::{
-    ActorKey, Claims, Digest, IssuerKey, ModuleError, Timestamp, TokenError,
-    module::{TokenSection, scan},
-    token::Token,
+    ActorKey, Claims, Digest, IssuerKey, ModuleError, ModuleHash, Timestamp, TokenError,
+    signed::{agreed, confirm, hashes_named, signatures},
 };
 
 /// The capability of answering HTTP requests.
@@ -140,6 +139,9 @@ pub enum VerifyError {
         /// In which claim.
         claim: &'static str,
     },
+    /// The file is not what it was a moment ago.
+    #[error("the module's file changed while it was read")]
+    Changed,
     /// The claims are those of a capability provider.
     #[error("the claims are those of a capability provider, not of an actor")]
     NotAnActor,
@@ -207,6 +209,8 @@ impl VerifyError {
             VerifyError::Module(ModuleError::Section { .. }) => "malformed_section",
             VerifyError::Module(ModuleError::Place { .. }) => "token_misplaced",
             VerifyError::Module(ModuleError::Twice { .. }) => "token_duplicated",
+            VerifyError::Module(ModuleError::Read { .. }) => "unreadable",
+            VerifyError::Changed => "changed",
             VerifyError::Token { source: TokenError::Algorithm { .. }, .. } => "token_algorithm",
             VerifyError::Token { .. } => "token_malformed",
             VerifyError::Signature { .. } => "signature_mismatch",
@@ -225,11 +229,13 @@ impl VerifyError {
     }
 }
 
-/// A module that satisfied a policy; only [`verify`] makes one.
+/// A module that satisfied a policy; only [`verify`] and
+/// [`SignedModule::verified`](crate::SignedModule::verified) make one.
 #[derive(Clone)]
 pub struct VerifiedModule {
     bytes: Arc<[u8]>,
     digest: Digest,
+    code_hash: ModuleHash,
     claims: Option<Claims>,
 }
 
@@ -242,9 +248,7 @@ pub struct VerifiedModule {
 /// # Errors
 /// The first [`VerifyError`] in that order.
 pub fn verify(bytes: impl Into<Arc<[u8]>>, policy: &Policy) -> Result<VerifiedModule, VerifyError> {
-    let bytes = bytes.into();
-    let (digest, claims) = authenticate(&bytes)?;
-    let module = VerifiedModule { bytes, digest, claims };
+    let module = authenticated(bytes.into())?;
     module.recheck(policy)?;
     Ok(module)
 }
@@ -256,7 +260,9 @@ pub fn verify(bytes: impl Into<Arc<[u8]>>, policy: &Policy) -> Result<VerifiedMo
 /// [`VerifyError::Unsigned`] and whatever else is wrong with file and tokens; nothing that
 /// depends on a policy.
 pub fn authentic_claims(bytes: &[u8]) -> Result<Claims, VerifyError> {
-    authenticate(bytes)?.1.ok_or(VerifyError::Unsigned)
+    let found = signatures(&bytes)?;
+    confirm(&bytes, &hashes_named(&found))?;
+    agreed(found)?.ok_or(VerifyError::Unsigned)
 }
 
 /// Looks again at the claims of a module that was verified before, of which nothing else is kept:
@@ -281,6 +287,12 @@ impl VerifiedModule {
     /// Digest of the whole file.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// SHA-256 of the module without its tokens, which is all of it that code is made of: the
+    /// digest of an unsigned module, and the hash that the first token speaks of.
+    pub fn code_hash(&self) -> ModuleHash {
+        self.code_hash
     }
 
     /// The claims; `None` for an unsigned module that a flag let in.
@@ -337,52 +349,15 @@ impl fmt::Debug for VerifiedModule {
     }
 }
 
-/// Everything that holds or fails without a policy.
-fn authenticate(bytes: &[u8]) -> Result<(Digest, Option<Claims>), VerifyError> {
-    let scan = scan(bytes)?;
-    let tokens = scan.tokens.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    for (section, token) in scan.tokens.iter().zip(&tokens) {
-        if !token.is_authentic() {
-            return Err(VerifyError::Signature { section: section.name });
-        }
-    }
-    for (section, token) in scan.tokens.iter().zip(&tokens) {
-        if token.claims.hash != section.hash {
-            return Err(VerifyError::Hash { section: section.name });
-        }
-    }
-    let mut claims = tokens.into_iter().map(|token| token.claims);
-    let Some(first) = claims.next() else { return Ok((scan.digest, None)) };
-    for other in claims {
-        agree(&first, &other)?;
-    }
-    if first.provider {
-        return Err(VerifyError::NotAnActor);
-    }
-    Ok((scan.digest, Some(first)))
-}
-
-fn read(section: &TokenSection<'_>) -> Result<Token, VerifyError> {
-    Token::parse(section.data)
-        .map_err(|source| VerifyError::Token { section: section.name, source })
-}
-
-/// Two tokens in one module say the same about everything that decides whether and how it runs.
-fn agree(one: &Claims, other: &Claims) -> Result<(), VerifyError> {
-    let checks = [
-        ("iss", one.issuer == other.issuer),
-        ("sub", one.subject == other.subject),
-        ("jti", one.id == other.id),
-        ("exp", one.expires == other.expires),
-        ("nbf", one.not_before == other.not_before),
-        ("caps", one.capabilities == other.capabilities),
-        ("rev", one.revision == other.revision),
-        ("prov", one.provider == other.provider),
-    ];
-    match checks.into_iter().find(|(_, equal)| !equal) {
-        Some((claim, _)) => Err(VerifyError::Disagree { claim }),
-        None => Ok(()),
-    }
+/// A module in memory of which everything holds that does not depend on a policy.
+pub(crate) fn authenticated(bytes: Arc<[u8]>) -> Result<VerifiedModule, VerifyError> {
+    let source = &*bytes;
+    let found = signatures(&source)?;
+    let tokens = hashes_named(&found);
+    let digest = confirm(&source, &tokens)?;
+    let claims = agreed(found)?;
+    let code_hash = tokens.first().map_or(ModuleHash(digest.0), |(_, hash)| *hash);
+    Ok(VerifiedModule { bytes, digest, code_hash, claims })
 }
 
 fn or_none(revision: &Option<i32>) -> String {

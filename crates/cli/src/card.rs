@@ -44,11 +44,17 @@ impl Card {
     /// # Errors
     /// [`CardError`].
     pub fn of(module: &[u8]) -> Result<Option<Self>, CardError> {
-        match claims::custom_section(module, SECTION)? {
-            Some(data) => serde_json::from_slice(data).map(Some).map_err(CardError::Json),
-            None => Ok(None),
-        }
+        claims::custom_section(module, Self::SECTION)?.map(Self::parse).transpose()
     }
-}
 
-const SECTION: &str = "graphlet.model";
+    /// A card from the contents of its section.
+    ///
+    /// # Errors
+    /// [`CardError::Json`].
+    pub fn parse(data: &[u8]) -> Result<Self, CardError> {
+        serde_json::from_slice(data).map_err(CardError::Json)
+    }
+
+    /// The module's section that holds it.
+    pub const SECTION: &str = "graphlet.model";
+}

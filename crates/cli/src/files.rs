@@ -3,11 +3,13 @@
 use std::{
     fs::{self, DirBuilder, Permissions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    ops::Range,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _},
     path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
+use claims::Source;
 use tempfile::NamedTempFile;
 
 /// Writes a file that only its owner can read, whole or not at all.
@@ -80,6 +82,35 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>> {
         bail!("{} has more than {limit} bytes, the most that a module may have", path.display());
     }
     Ok(bytes)
+}
+
+/// A module's file, read in pieces when they are needed.
+pub struct ModuleFile {
+    file: fs::File,
+    size: u64,
+}
+
+impl ModuleFile {
+    /// Of an open file; `None` of anything that has no size, such as a pipe.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn of(file: fs::File) -> io::Result<Option<Self>> {
+        let metadata = file.metadata()?;
+        Ok(metadata.is_file().then(|| Self { size: metadata.len(), file }))
+    }
+}
+
+impl Source for ModuleFile {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn piece<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        buffer.resize(range.len(), 0);
+        self.file.read_exact_at(buffer, range.start as u64)?;
+        Ok(buffer)
+    }
 }
 
 /// Text from a file as part of a line on a terminal: control characters, which could move the

@@ -1,19 +1,20 @@
 //! Modules to running actors: what `run`, `classify` and `check --images` share.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
-use claims::{Timestamp, VerifiedModule};
-use host::{Host, HostBuilder, Instance, LoadOptions, provider::Reply};
+use claims::{SignedModule, Timestamp, VerifiedModule, VerifyError};
+use host::{Host, HostBuilder, Instance, LoadError, LoadOptions, provider::Reply};
 use wire::{OP_HANDLE_REQUEST, Request, Response};
 
 use crate::{
-    files::read_module,
+    files::{ModuleFile, read_module},
     paths,
-    trust::{self, TrustFile},
+    trust::{self, Refused, TrustFile},
 };
 
 /// Reads a module and verifies it by this user's trust file.
@@ -24,6 +25,35 @@ pub fn verified(path: &Path, allow_unsigned: bool) -> Result<VerifiedModule> {
     let mut policy = TrustFile::load()?.policy(Timestamp::from(SystemTime::now()));
     policy.dangerously_allow_unsigned |= allow_unsigned;
     trust::verify_module(path, read_module(path)?, &policy).map_err(Into::into)
+}
+
+/// Opens a module whose tokens this user's trust file lets pass; its bytes are not hashed yet.
+///
+/// # Errors
+/// As [`verified`], but for a file that is not what its tokens speak of.
+pub fn signed(path: &Path, allow_unsigned: bool) -> Result<SignedModule> {
+    let mut policy = TrustFile::load()?.policy(Timestamp::from(SystemTime::now()));
+    policy.dangerously_allow_unsigned |= allow_unsigned;
+    let context = || format!("cannot read {}", path.display());
+    let file = File::open(path).with_context(context)?;
+    let opened = match ModuleFile::of(file).with_context(context)? {
+        Some(file) => claims::open(file, &policy),
+        None => claims::open(read_module(path)?, &policy),
+    };
+    opened.map_err(|source| refused(path, source))
+}
+
+/// What a module's refusal is to the user, whenever it shows.
+pub fn refused(path: &Path, source: VerifyError) -> anyhow::Error {
+    Refused { path: path.to_owned(), source }.into()
+}
+
+/// As [`refused`], of a module that was to be loaded.
+pub fn not_loaded(path: &Path, error: LoadError) -> anyhow::Error {
+    match error {
+        LoadError::Refused(source) => refused(path, source),
+        error => anyhow::Error::new(error).context(format!("cannot run {}", path.display())),
+    }
 }
 
 /// A host that keeps compiled code in this user's cache.
@@ -76,6 +106,28 @@ impl Single {
     /// When the module is no actor, or does not start.
     pub fn start(module: &VerifiedModule) -> Result<Self> {
         Self::start_on(&host()?.build()?, module)
+    }
+
+    /// As [`Single::start`], of a module whose bytes are hashed while the instance works: its
+    /// first answer waits for that.
+    ///
+    /// # Errors
+    /// As [`Single::start`]; of a file that is not what its tokens speak of, here or in
+    /// [`Single::confirm`].
+    pub fn start_ahead(path: &Path, module: SignedModule) -> Result<Self> {
+        let options = LoadOptions::default();
+        let host = host()?.build()?;
+        let instance = host.instance_ahead(module, &options);
+        let instance = instance.map_err(|error| not_loaded(path, error))?;
+        Ok(Single { instance, call_time: options.call_time })
+    }
+
+    /// Waits until it is known that the module's file is what its tokens speak of.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn confirm(&mut self, path: &Path) -> Result<()> {
+        self.instance.confirm().map_err(|error| not_loaded(path, error))
     }
 
     /// As [`Single::start`], on a host of the caller's.

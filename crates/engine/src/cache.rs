@@ -1,15 +1,14 @@
 //! Compiled code on disk, by content: compiled once, mapped ever after.
 //!
 //! Machine code that is loaded runs with all rights of this process, so a directory counts only
-//! if nobody but its owner (this user or root) could have put something there. Against accidents
-//! (a full disk, a power cut, a flipped bit) each file ends with a checksum; whatever does not
-//! match is compiled again.
+//! if nobody but its owner (this user or root) could have put something there. Each file ends with
+//! a checksum against accidents; whatever does not match is compiled again.
 
 #![allow(unsafe_code, reason = "compiled code is mapped and trusted")]
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -17,11 +16,10 @@ use std::{
 use tracing::debug;
 use wasmtime::Module;
 
+use crate::checksum::{self, Data, TRAILER_BYTES, read_at, trailer};
+
 // Machine code and weights of twenty large models; older files go first.
 const MAX_CACHE_BYTES: u64 = 4 << 30;
-
-const TRAILER_MAGIC: [u8; 8] = *b"graphlet";
-const TRAILER_BYTES: usize = 24;
 
 /// A directory of compiled code.
 #[derive(Debug)]
@@ -138,11 +136,14 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Maps the code.
-    pub(crate) fn load(&self, engine: &wasmtime::Engine) -> Result<Module, CacheError> {
+    /// Maps the code, of which all but the data is what was written.
+    pub(crate) fn load(
+        &self,
+        engine: &wasmtime::Engine,
+    ) -> Result<(Module, UncheckedData), CacheError> {
         let fail =
             |action| move |source| CacheError::Io { action, path: self.path.clone(), source };
-        let mut file = match open_no_follow(&self.path) {
+        let file = match open_no_follow(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(CacheError::Absent);
             }
@@ -157,36 +158,39 @@ impl Entry<'_> {
         if let Some(reason) = reason {
             return Err(CacheError::Unsafe { path: self.path.clone(), reason });
         }
-        if !intact(&mut file, metadata.len()).map_err(fail("read"))? {
+        let Some(data) = checksum::check(&file, metadata.len()).map_err(fail("read"))? else {
             return Err(CacheError::Damaged { path: self.path.clone() });
-        }
+        };
+        let unchecked = file.try_clone().map_err(fail("use"))?;
+        let unchecked = UncheckedData { path: self.path.clone(), file: unchecked, data };
         // Marks the entry as used; a cache that may only be read works as well.
         if let Err(error) = file.set_modified(SystemTime::now()) {
             debug!(%error, "Use of cached code was not marked");
         }
         // SAFETY: these are the bytes that wasmtime wrote (the checksum over the open file says
-        // so), under a name that stands for this engine's version and settings, which wasmtime
+        // so; of the data later, which is not run), under a name that stands for this engine's version and settings, which wasmtime
         // checks once more. They cannot have come from anybody but this user or root, and cannot
         // be changed by others while they are mapped (`CodeCache::open` and `permission_fault`);
         // this user's processes replace entries by renaming, and never write into one.
         let module = unsafe { Module::deserialize_open_file(engine, file) };
-        module
-            .map_err(|error| CacheError::Refused { path: self.path.clone(), source: error.into() })
+        let module = module.map_err(|error| CacheError::Refused {
+            path: self.path.clone(),
+            source: error.into(),
+        })?;
+        Ok((module, unchecked))
     }
 
     /// Keeps the code; whole or not at all.
     pub(crate) fn write(&self, code: &[u8]) -> Result<(), CacheError> {
         let fail =
             |action| move |source| CacheError::Io { action, path: self.path.clone(), source };
-        let mut checksum = Checksum::default();
-        checksum.update(code);
         // Mode 0600 is what `tempfile` gives. No fsync: after a power cut the checksum tells.
         let mut file = tempfile::Builder::new()
             .prefix(".new-")
             .tempfile_in(&self.cache.dir)
             .map_err(fail("create"))?;
         file.write_all(code).map_err(fail("write"))?;
-        file.write_all(&trailer(code.len() as u64, &checksum)).map_err(fail("write"))?;
+        file.write_all(&trailer(code)).map_err(fail("write"))?;
         file.persist(&self.path).map_err(|error| fail("rename")(error.error))?;
         if let Err(error) = self.cache.prune(MAX_CACHE_BYTES) {
             debug!(%error, "Old compiled code was not removed");
@@ -199,9 +203,7 @@ impl Entry<'_> {
 /// stands for the module and the engine, and the checksum over both.
 pub(crate) fn seal(mut code: Vec<u8>, key: &[u8; 32]) -> Vec<u8> {
     code.extend_from_slice(key);
-    let mut checksum = Checksum::default();
-    checksum.update(&code);
-    let trailer = trailer(code.len() as u64, &checksum);
+    let trailer = trailer(&code);
     code.extend_from_slice(&trailer);
     code
 }
@@ -211,10 +213,10 @@ pub(crate) fn load_sealed(
     engine: &wasmtime::Engine,
     file: &File,
     key: &[u8; 32],
-) -> Result<Module, CacheError> {
+) -> Result<(Module, UncheckedData), CacheError> {
     let path = || PathBuf::from("the descriptor of compiled code");
     let fail = |action| move |source| CacheError::Io { action, path: path(), source };
-    let mut file = file.try_clone().map_err(fail("use"))?;
+    let file = file.try_clone().map_err(fail("use"))?;
     let metadata = file.metadata().map_err(fail("inspect"))?;
     let reason =
         if metadata.is_file() { permission_fault(&metadata, false) } else { Some("is not a file") };
@@ -222,95 +224,50 @@ pub(crate) fn load_sealed(
         return Err(CacheError::Unsafe { path: path(), reason });
     }
     let len = metadata.len();
-    if !intact(&mut file, len).map_err(fail("read"))? {
+    let Some(data) = checksum::check(&file, len).map_err(fail("read"))? else {
         return Err(CacheError::Damaged { path: path() });
-    }
+    };
     let Some(at) = len.checked_sub((TRAILER_BYTES + key.len()) as u64) else {
         return Err(CacheError::Damaged { path: path() });
     };
     let mut found = [0; 32];
-    file.seek(SeekFrom::Start(at)).map_err(fail("read"))?;
-    file.read_exact(&mut found).map_err(fail("read"))?;
+    read_at(&file, &mut found, at).map_err(fail("read"))?;
     if found != *key {
         let source = "it was made of another module, or for another engine".into();
         return Err(CacheError::Refused { path: path(), source });
     }
+    let unchecked = file.try_clone().map_err(fail("use"))?;
     // SAFETY: these are the bytes that wasmtime wrote for this very module (the checksum and the
-    // key say so), which wasmtime checks once more for its version and settings. The file belongs
+    // key say so; of the data later, which is not run), which wasmtime checks once more for its version and settings. The file belongs
     // to root or this user and nobody else can write it, so that who could change it could change
     // this program as well; the agent, which made it, never writes into one that it handed out.
     let module = unsafe { Module::deserialize_open_file(engine, file) };
-    module.map_err(|error| CacheError::Refused { path: path(), source: error.into() })
+    let module =
+        module.map_err(|error| CacheError::Refused { path: path(), source: error.into() })?;
+    Ok((module, UncheckedData { path: path(), file: unchecked, data }))
 }
 
-fn trailer(len: u64, checksum: &Checksum) -> [u8; TRAILER_BYTES] {
-    let mut trailer = [0; TRAILER_BYTES];
-    trailer[..8].copy_from_slice(&TRAILER_MAGIC);
-    trailer[8..16].copy_from_slice(&len.to_le_bytes());
-    trailer[16..].copy_from_slice(&checksum.value().to_le_bytes());
-    trailer
+/// The data of code that was mapped, weights nearly all of it: not machine code, so that it can be
+/// compared with its checksum while the code runs. What the code answers is worth nothing before.
+#[derive(Debug)]
+pub struct UncheckedData {
+    path: PathBuf,
+    file: File,
+    data: Data,
 }
 
-/// Whether the file ends with the trailer of what stands before it.
-fn intact(file: &mut File, len: u64) -> io::Result<bool> {
-    let Some(mut left) = len.checked_sub(TRAILER_BYTES as u64) else { return Ok(false) };
-    let code_len = left;
-    file.seek(SeekFrom::Start(0))?;
-    let mut checksum = Checksum::default();
-    let mut buffer = vec![0; CHUNK_BYTES];
-    while left > 0 {
-        let part = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-        match file.read_exact(&mut buffer[..part]) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            read => read?,
+impl UncheckedData {
+    /// Compares, which takes as long as reading it.
+    ///
+    /// # Errors
+    /// [`CacheError::Damaged`], or [`CacheError::Io`] when it cannot be read.
+    pub fn check(&self) -> Result<(), CacheError> {
+        let path = || self.path.clone();
+        match self.data.intact(&self.file) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(CacheError::Damaged { path: path() }),
+            Err(source) => Err(CacheError::Io { action: "read", path: path(), source }),
         }
-        checksum.update(&buffer[..part]);
-        left -= part as u64;
-    }
-    let mut found = [0; TRAILER_BYTES];
-    file.read_exact(&mut found)?;
-    Ok(found == trailer(code_len, &checksum))
-}
-
-// A multiple of the checksum's block, small enough for the second-level cache.
-const CHUNK_BYTES: usize = 256 << 10;
-
-/// A checksum against accidents, at memory speed: four lanes of multiply and rotate over 64-bit
-/// words. All updates but the last are multiples of 32 bytes.
-#[derive(Debug, Clone)]
-struct Checksum {
-    lanes: [u64; 4],
-}
-
-impl Default for Checksum {
-    fn default() -> Self {
-        Self { lanes: [1, 2, 3, 4] }
-    }
-}
-
-impl Checksum {
-    // An odd constant with well-spread bits: 2^64 over the golden ratio.
-    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-
-    fn update(&mut self, bytes: &[u8]) {
-        let mut blocks = bytes.chunks_exact(32);
-        for block in &mut blocks {
-            for (lane, word) in self.lanes.iter_mut().zip(block.chunks_exact(8)) {
-                let word = word.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
-                *lane = (*lane ^ word).wrapping_mul(Self::FACTOR).rotate_left(29);
-            }
-        }
-        let rest = blocks.remainder();
-        for (index, &byte) in rest.iter().enumerate() {
-            let lane = &mut self.lanes[index % 4];
-            *lane = (*lane ^ (u64::from(byte) + 1)).wrapping_mul(Self::FACTOR).rotate_left(29);
-        }
-    }
-
-    fn value(&self) -> u64 {
-        self.lanes
-            .iter()
-            .fold(0, |value, lane| (value ^ lane).wrapping_mul(Self::FACTOR).rotate_left(31))
     }
 }
 
@@ -365,26 +322,6 @@ fn permission_fault(_metadata: &fs::Metadata, _sticky_will_do: bool) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_checksum_sees_every_bit_and_the_order() {
-        let bytes: Vec<u8> = (0..200u8).collect();
-        let sum = |bytes: &[u8]| {
-            let mut checksum = Checksum::default();
-            checksum.update(bytes);
-            checksum.value()
-        };
-        let expected = sum(&bytes);
-        for bit in 0..bytes.len() * 8 {
-            let mut altered = bytes.clone();
-            altered[bit / 8] ^= 1 << (bit % 8);
-            assert_ne!(sum(&altered), expected, "bit {bit}");
-        }
-        let mut swapped = bytes.clone();
-        swapped.swap(0, 32);
-        assert_ne!(sum(&swapped), expected);
-        assert_ne!(sum(&bytes[..199]), expected);
-    }
 
     #[test]
     fn the_oldest_entries_leave_a_full_cache() {

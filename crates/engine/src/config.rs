@@ -17,7 +17,7 @@ use wasmtime::{
 
 use crate::{
     Limits,
-    cache::{self, CacheError, CodeCache, Entry},
+    cache::{self, CacheError, CodeCache, UncheckedData},
     deadline::Watchdog,
     instrument::{self, InstrumentError},
     limits::{MEMORIES, TABLES},
@@ -153,6 +153,14 @@ pub struct Compiled {
     pub origin: Origin,
 }
 
+/// Code that was compiled before, mapped and ready to run.
+pub struct Found {
+    /// The code.
+    pub compiled: Compiled,
+    /// Its data, to be checked before anything that it answers is believed.
+    pub data: UncheckedData,
+}
+
 /// Compiles modules, and watches the time of those that run. Clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
@@ -224,22 +232,38 @@ impl Engine {
         &self.watchdog
     }
 
+    /// Finds the code of a module that was compiled before by this version for this processor, and
+    /// maps it. `hash` is the module's, as in [`Engine::compile`].
+    ///
+    /// Only code that was made of a module with that hash is found, so that who may run the module
+    /// may run the code, whatever else is in a file that claims to be the module.
+    pub fn find(&self, hash: &[u8; 32]) -> Option<Found> {
+        let key = self.key(hash);
+        let handed = self.code.as_deref().and_then(|code| self.handed_over(code, &key));
+        let (module, data) = match (handed, self.cache.as_deref()) {
+            (Some(found), _) => found,
+            (None, Some(cache)) => usable(cache.entry(&key).load(&self.inner))?,
+            (None, None) => return None,
+        };
+        Some(Found { compiled: Compiled { module, origin: Origin::Cached }, data })
+    }
+
     /// Checks a module, adds what its deadline needs, and compiles it, or maps the code from the
     /// cache when the same module was compiled before by this version for this processor.
     ///
-    /// `digest` is the SHA-256 of `wasm`, which callers have at hand from verifying it.
+    /// `hash` is the SHA-256 of all of `wasm` that code is made of, which callers have at hand from
+    /// verifying it: without its last custom sections, that of the whole, or anything else that no
+    /// other module has.
     ///
     /// # Errors
     /// [`CompileError`] when the module is malformed or uses what guests may not use.
-    pub fn compile(&self, wasm: &[u8], digest: &[u8; 32]) -> Result<Compiled, CompileError> {
-        let key = self.key(digest);
-        if let Some(module) = self.code.as_deref().and_then(|code| self.handed_over(code, &key)) {
-            return Ok(Compiled { module, origin: Origin::Cached });
+    pub fn compile(&self, wasm: &[u8], hash: &[u8; 32]) -> Result<Compiled, CompileError> {
+        if let Some(found) = self.find(hash)
+            && usable(found.data.check()).is_some()
+        {
+            return Ok(found.compiled);
         }
-        let entry = self.cache.as_deref().map(|cache| cache.entry(&key));
-        if let Some(module) = entry.as_ref().and_then(|entry| self.cached(entry)) {
-            return Ok(Compiled { module, origin: Origin::Cached });
-        }
+        let entry = self.cache.as_deref().map(|cache| cache.entry(&self.key(hash)));
         let instrumented = self.prepare(wasm)?;
         let wasm = instrumented.as_deref().unwrap_or(wasm);
         let compile_error = |error: wasmtime::Error| CompileError::Compile(error.into());
@@ -251,7 +275,7 @@ impl Engine {
         let code = self.inner.precompile_module(wasm).map_err(compile_error)?;
         if let Err(error) = entry.write(&code) {
             warn!(error = &error as &dyn std::error::Error, "Compiled code could not be cached");
-        } else if let Some(module) = self.cached(&entry) {
+        } else if let Some((module, _)) = usable(entry.load(&self.inner)) {
             return Ok(Compiled { module, origin: Origin::Compiled });
         }
         let module = Module::from_binary(&self.inner, wasm).map_err(compile_error)?;
@@ -263,12 +287,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::compile`].
-    pub fn precompile(&self, wasm: &[u8], digest: &[u8; 32]) -> Result<Vec<u8>, CompileError> {
+    pub fn precompile(&self, wasm: &[u8], hash: &[u8; 32]) -> Result<Vec<u8>, CompileError> {
         let instrumented = self.prepare(wasm)?;
         let wasm = instrumented.as_deref().unwrap_or(wasm);
         let code = self.inner.precompile_module(wasm);
         let code = code.map_err(|error| CompileError::Compile(error.into()))?;
-        Ok(cache::seal(code, &self.key(digest)))
+        Ok(cache::seal(code, &self.key(hash)))
     }
 
     /// Checks a module, and gives it with what its deadline needs, where that is code.
@@ -280,7 +304,7 @@ impl Engine {
         })
     }
 
-    fn handed_over(&self, code: &File, key: &[u8; 32]) -> Option<Module> {
+    fn handed_over(&self, code: &File, key: &[u8; 32]) -> Option<(Module, UncheckedData)> {
         cache::load_sealed(&self.inner, code, key)
             .inspect_err(|error| {
                 warn!(
@@ -291,29 +315,30 @@ impl Engine {
             .ok()
     }
 
-    fn cached(&self, entry: &Entry<'_>) -> Option<Module> {
-        match entry.load(&self.inner) {
-            Ok(module) => Some(module),
-            Err(CacheError::Absent) => None,
-            Err(error) => {
-                debug!(
-                    error = &error as &dyn std::error::Error,
-                    "Cached code is not usable, compiling again"
-                );
-                None
-            }
-        }
-    }
-
     // Everything that the code depends on: the module, our instructions, and (in wasmtime's hash)
     // its version, its settings and the processor's features.
-    fn key(&self, digest: &[u8; 32]) -> [u8; 32] {
+    fn key(&self, hash: &[u8; 32]) -> [u8; 32] {
         let mut hasher = StableHasher(Sha256::new());
         hasher.write(b"graphlet code");
         hasher.write(&[INSTRUMENTATION_VERSION, self.interruption as u8]);
-        hasher.write(digest);
+        hasher.write(hash);
         self.inner.precompile_compatibility_hash().hash(&mut hasher);
         hasher.0.finalize().into()
+    }
+}
+
+/// What there is in the cache, if it can be used.
+fn usable<T>(found: Result<T, CacheError>) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
+        Err(CacheError::Absent) => None,
+        Err(error) => {
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "Cached code is not usable, compiling again"
+            );
+            None
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! poll page (`page`).
 
 mod cache;
+mod checksum;
 mod config;
 mod deadline;
 mod instrument;
@@ -16,9 +17,10 @@ mod page;
 mod sandbox;
 
 pub use self::{
-    cache::{CacheError, CodeCache},
+    cache::{CacheError, CodeCache, UncheckedData},
     config::{
-        CompileError, Compiled, Engine, EngineError, EngineOptions, Interruption, Origin, Pool,
+        CompileError, Compiled, Engine, EngineError, EngineOptions, Found, Interruption, Origin,
+        Pool,
     },
     deadline::{Alarm, Watchdog},
     instrument::{InstrumentError, POLL_MEMORY, START_FUNCTION},

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use claims::VerifiedModule;
+use claims::Claims;
 use engine::Stop;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
@@ -42,8 +42,7 @@ pub(crate) struct Shared {
     queue: Queue,
     call_time: Duration,
     request_bytes: usize,
-    unsigned: bool,
-    claims: Option<claims::Claims>,
+    claims: Option<Claims>,
     state: Mutex<State>,
     changed: Condvar,
     memory_bytes: Vec<AtomicU64>,
@@ -106,7 +105,7 @@ impl Actor {
     /// Starts the instances; returns before they are ready.
     pub(crate) fn start(
         template: Template,
-        module: &VerifiedModule,
+        claims: Option<&Claims>,
         options: &LoadOptions,
         stack_bytes: usize,
     ) -> Result<Self, LoadError> {
@@ -119,8 +118,7 @@ impl Actor {
             queue: Queue::new(options.queue_depth.saturating_add(making)),
             call_time: options.call_time,
             request_bytes: options.request_bytes,
-            unsigned: module.is_unsigned(),
-            claims: module.claims().cloned(),
+            claims: claims.cloned(),
             state: Mutex::new(State {
                 instances: vec![InstanceState::Starting; instances],
                 traps: BTreeMap::new(),
@@ -220,7 +218,7 @@ impl Actor {
         }
     }
 
-    pub(crate) fn claims(&self) -> Option<&claims::Claims> {
+    pub(crate) fn claims(&self) -> Option<&Claims> {
         self.shared.claims.as_ref()
     }
 
@@ -266,7 +264,7 @@ impl ActorService for Actor {
                 .collect(),
             traps: state.traps.clone(),
             claims_expire_in: expires.map(|expires| expires.since(now)),
-            unsigned: shared.unsigned,
+            unsigned: shared.claims.is_none(),
         }
     }
 

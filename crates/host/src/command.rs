@@ -88,7 +88,7 @@ pub struct Command {
 /// # Errors
 /// [`CommandError`] when the module is malformed or uses what guests may not use.
 pub fn precompile(module: &VerifiedModule) -> Result<Vec<u8>, CommandError> {
-    Ok(engine(None)?.precompile(module.bytes(), module.digest().as_bytes())?)
+    Ok(engine(None)?.precompile(module.bytes(), module.code_hash().as_bytes())?)
 }
 
 /// A program runs as long as it likes: who started it stops the process.
@@ -105,7 +105,7 @@ impl Command {
     /// [`CommandError`].
     pub fn new(module: &VerifiedModule, options: &CommandOptions) -> Result<Self, CommandError> {
         let engine = engine(options.code.clone())?;
-        let compiled = engine.compile(module.bytes(), module.digest().as_bytes())?;
+        let compiled = engine.compile(module.bytes(), module.code_hash().as_bytes())?;
         let link = |error: wasmtime::Error| CommandError::Link(error.into());
         let mut linker = Linker::<Guest<WasiP1Ctx>>::new(engine.wasmtime());
         wasmtime_wasi::p1::add_to_linker_sync(&mut linker, |guest| &mut guest.data)

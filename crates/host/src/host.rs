@@ -6,22 +6,25 @@ use std::{
     fs::File,
     io,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use claims::{Policy, VerifiedModule};
-use engine::{CompileError, Engine, EngineError, EngineOptions, Interruption, Limits, Pool};
+use claims::{Claims, Policy, SignedModule, VerifiedModule, VerifyError};
+use engine::{
+    CompileError, Compiled, Engine, EngineError, EngineOptions, Interruption, Limits, Pool,
+};
 use tracing::{info, warn};
 
 use crate::{
     Isolation,
     actor::Actor,
-    identity,
+    confirm::{Confirmation, Unconfirmed},
     instance::{Instance, ModuleError, Template},
     limits,
     provider::{ActorHandle, ActorService, CallError, CapabilityProvider, Link, ProviderError},
+    recheck::{Stopping, recheck_until_stopped},
 };
 
 /// Gives the policy as it stands now: trust and revocations may change while actors run.
@@ -76,6 +79,9 @@ pub enum LoadError {
     /// The module is no actor that can run here.
     #[error(transparent)]
     Module(#[from] ModuleError),
+    /// The module's file is not what its tokens speak of.
+    #[error("the module is refused")]
+    Refused(#[source] VerifyError),
     /// Its instance did not come up.
     #[error("the instance did not start")]
     Instance(#[source] CallError),
@@ -208,7 +214,10 @@ impl HostBuilder {
             let (host, stopping) = (Arc::downgrade(&inner), Arc::clone(&inner.stopping));
             thread::Builder::new()
                 .name("claims".into())
-                .spawn(move || recheck_until_stopped(&host, &stopping, &policy, interval))
+                .spawn(move || {
+                    let actors = || Some(host.upgrade()?.actors().clone());
+                    recheck_until_stopped(actors, &stopping, &policy, interval);
+                })
                 .map_err(EngineError::Watchdog)?;
         }
         Ok(Host { inner })
@@ -227,13 +236,6 @@ struct Inner {
     providers: BTreeMap<&'static str, Arc<dyn CapabilityProvider>>,
     actors: Mutex<Vec<Arc<Actor>>>,
     stopping: Arc<Stopping>,
-}
-
-/// Tells the thread that looks at claims to leave.
-#[derive(Default)]
-struct Stopping {
-    stopped: Mutex<bool>,
-    changed: Condvar,
 }
 
 impl Host {
@@ -258,7 +260,7 @@ impl Host {
     /// # Errors
     /// [`CompileError`] when the module is malformed or uses what guests may not use.
     pub fn precompile(&self, module: &VerifiedModule) -> Result<Vec<u8>, CompileError> {
-        self.inner.engine.precompile(module.bytes(), module.digest().as_bytes())
+        self.inner.engine.precompile(module.bytes(), module.code_hash().as_bytes())
     }
 
     /// Compiles the module (or finds its code in the cache) and starts its instances. They load
@@ -274,10 +276,93 @@ impl Host {
         options: &LoadOptions,
     ) -> Result<Arc<Actor>, LoadError> {
         let template = Template::new(&self.inner.engine, &module, options)?;
-        let actor = Actor::start(template, &module, options, self.inner.stack_bytes)?;
-        let actor = Arc::new(actor);
+        let actor = self.start(template, module.claims(), options)?;
+        Ok(self.admit(actor, options))
+    }
+
+    /// As [`Host::load`], of a module whose file has not been hashed yet. When its code is in the
+    /// cache, its instances load the model meanwhile; the actor is there, for anybody to call,
+    /// when the file turned out to be what its tokens speak of.
+    ///
+    /// # Errors
+    /// [`LoadError::Refused`] when it did not; else as [`Host::load`].
+    pub fn load_ahead(
+        &self,
+        module: SignedModule,
+        options: &LoadOptions,
+    ) -> Result<Arc<Actor>, LoadError> {
+        let engine = &self.inner.engine;
+        let module = Arc::new(module);
+        if let Some((found, confirmation)) = self.ahead(&module) {
+            let template = Template::ahead(engine, &found, &module, options)?;
+            let actor = self.start(template, module.claims(), options)?;
+            match confirmation.wait() {
+                Ok(digest) => {
+                    actor.identity().digest.set(digest.to_string());
+                    return Ok(self.admit(actor, options));
+                }
+                Err(Unconfirmed::Module(error)) => return Err(LoadError::Refused(error)),
+                Err(Unconfirmed::Code) => {}
+            }
+        }
+        self.load(module.verified().map_err(LoadError::Refused)?, options)
+    }
+
+    /// One instance with its model loaded, to be called without a queue, on the caller's thread.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the module is no actor that can run here, or does not start.
+    pub fn instance(
+        &self,
+        module: &VerifiedModule,
+        options: &LoadOptions,
+    ) -> Result<Instance, LoadError> {
+        Template::new(&self.inner.engine, module, options)?.instance()
+    }
+
+    /// As [`Host::instance`], of a module whose file has not been hashed yet. When its code is in
+    /// the cache, that happens while the instance begins to work; its first answer waits for it.
+    ///
+    /// # Errors
+    /// As [`Host::instance`]. That the file is not what its tokens speak of is an error here, of
+    /// [`Instance::confirm`], or of the first call.
+    pub fn instance_ahead(
+        &self,
+        module: SignedModule,
+        options: &LoadOptions,
+    ) -> Result<Instance, LoadError> {
+        let engine = &self.inner.engine;
+        let module = Arc::new(module);
+        let Some((found, confirmation)) = self.ahead(&module) else {
+            let module = module.verified().map_err(LoadError::Refused)?;
+            return self.instance(&module, options);
+        };
+        let instance = Template::ahead(engine, &found, &module, options)?.instance()?;
+        Ok(instance.pending(confirmation, module, engine, options))
+    }
+
+    /// Code that was made earlier of the module that a file's tokens speak of, and what goes on
+    /// meanwhile; `None` when there is none, and for unsigned modules.
+    fn ahead(&self, module: &Arc<SignedModule>) -> Option<(Compiled, Confirmation)> {
+        let found = self.inner.engine.find(module.code_hash()?.as_bytes())?;
+        let confirmation = Confirmation::start(module, found.data)?;
+        Some((found.compiled, confirmation))
+    }
+
+    fn start(
+        &self,
+        template: Template,
+        claims: Option<&Claims>,
+        options: &LoadOptions,
+    ) -> Result<Arc<Actor>, LoadError> {
+        let actor = Actor::start(template, claims, options, self.inner.stack_bytes)?;
+        Ok(Arc::new(actor))
+    }
+
+    /// From here on the actor is one of this host's.
+    fn admit(&self, actor: Arc<Actor>, options: &LoadOptions) -> Arc<Actor> {
         let identity = actor.identity();
-        if module.is_unsigned() {
+        if actor.claims().is_none() {
             warn!(
                 actor.name = %identity.name,
                 module.digest = %identity.digest,
@@ -293,20 +378,7 @@ impl Host {
             "Actor loaded"
         );
         self.inner.actors().push(Arc::clone(&actor));
-        Ok(actor)
-    }
-
-    /// One instance with its model loaded, to be called without a queue, on the caller's thread.
-    ///
-    /// # Errors
-    /// [`LoadError`] when the module is no actor that can run here, or does not start.
-    pub fn instance(
-        &self,
-        module: &VerifiedModule,
-        options: &LoadOptions,
-    ) -> Result<Instance, LoadError> {
-        let template = Template::new(&self.inner.engine, module, options)?;
-        template.start(true).map_err(|ending| LoadError::Instance(ending.into_call_error()))
+        actor
     }
 
     /// Joins an actor to the provider of a capability that its claims name.
@@ -386,55 +458,5 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stopping.stop();
-    }
-}
-
-impl Stopping {
-    fn stop(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits for `interval`, or less when it is time to leave; tells which.
-    fn within(&self, interval: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(stopped, interval, |stopped| !*stopped);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
-
-fn recheck_until_stopped(
-    host: &Weak<Inner>,
-    stopping: &Stopping,
-    source: &PolicySource,
-    interval: Duration,
-) {
-    let mut last: Option<Policy> = None;
-    let mut warned = Vec::new();
-    while !stopping.within(interval) {
-        let Some(host) = host.upgrade() else { return };
-        match source() {
-            Ok(policy) => last = Some(policy),
-            // Goes on with what was last known; time moves all the same.
-            Err(error) => warn!(error = &*error as &dyn std::error::Error, "Trust cannot be read"),
-        }
-        let Some(policy) = &mut last else { continue };
-        policy.now = identity::now();
-        let actors = host.actors().clone();
-        for actor in actors {
-            let verdict = claims::recheck(actor.claims(), policy);
-            let expiring = actor
-                .claims()
-                .and_then(|claims| claims.expires)
-                .filter(|expires| expires.since(policy.now) <= claims::EXPIRY_WARNING);
-            let digest = &actor.identity().digest;
-            if let (Ok(()), Some(expires)) = (&verdict, expiring)
-                && !warned.contains(digest)
-            {
-                warn!(actor.name = %actor.identity().name, %expires, "Actor's claims expire soon");
-                warned.push(digest.clone());
-            }
-            actor.set_refused(verdict.err().map(|error| error.to_string()));
-        }
     }
 }

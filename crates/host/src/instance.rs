@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use claims::VerifiedModule;
+use claims::{SignedModule, VerifiedModule, VerifyError};
 use engine::{
     CompileError, Compiled, Engine, Guest, Limits, Origin, Sandbox, Stop,
     wasmtime::{ExternType, InstancePre, Linker},
@@ -14,10 +14,11 @@ use tracing::{debug, warn};
 
 use crate::{
     capabilities::Capabilities,
-    host::LoadOptions,
+    confirm::{Confirmation, Unconfirmed},
+    host::{LoadError, LoadOptions},
     identity,
     phases::whole_ms,
-    provider::{CallError, Reply},
+    provider::{ActorIdentity, CallError, Reply},
     wapc::{self, Call, Environment, Fault, GUEST_CALL, MEMORY, State},
 };
 
@@ -68,15 +69,37 @@ impl Template {
     ) -> Result<Self, ModuleError> {
         let begin = Instant::now();
         let identity = identity::of(module);
-        let compiled = engine.compile(module.bytes(), module.digest().as_bytes())?;
+        let compiled = engine.compile(module.bytes(), module.code_hash().as_bytes())?;
         debug!(
             actor.name = %identity.name,
             cached = compiled.origin == Origin::Cached,
             code_ms = whole_ms(begin.elapsed()),
             "Module compiled"
         );
-        let pre = prepare(engine, &compiled)?;
         let claimed = module.capabilities().into_iter().map(str::to_owned).collect();
+        Self::of(engine, &compiled, identity, claimed, options)
+    }
+
+    /// The template of code that the cache had for a module whose file is still being hashed.
+    pub(crate) fn ahead(
+        engine: &Engine,
+        compiled: &Compiled,
+        module: &SignedModule,
+        options: &LoadOptions,
+    ) -> Result<Self, ModuleError> {
+        let claimed = module.claims().map(|claims| claims.capabilities.clone());
+        let identity = identity::of_signed(module);
+        Self::of(engine, compiled, identity, claimed.unwrap_or_default(), options)
+    }
+
+    fn of(
+        engine: &Engine,
+        compiled: &Compiled,
+        identity: ActorIdentity,
+        claimed: Vec<String>,
+        options: &LoadOptions,
+    ) -> Result<Self, ModuleError> {
+        let pre = prepare(engine, compiled)?;
         let capabilities = Capabilities::new(claimed);
         Ok(Self {
             engine: engine.clone(),
@@ -91,6 +114,11 @@ impl Template {
         })
     }
 
+    /// An instance for calls without a queue.
+    pub(crate) fn instance(&self) -> Result<Instance, LoadError> {
+        self.start(true).map_err(|ending| LoadError::Instance(ending.into_call_error()))
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -102,7 +130,7 @@ impl Template {
         let state = State { environment: Arc::clone(&self.environment), call: Call::default() };
         let sandbox = Sandbox::new(&self.engine, &self.pre, self.limits, state, deadline)
             .map_err(Ending::Stop)?;
-        let mut instance = Instance { sandbox };
+        let mut instance = Instance { sandbox, standing: Standing::Confirmed };
         instance.initialise(deadline)?;
         let health = wire::HealthRequest { placeholder: true };
         let health = wire::encode(&health).map_err(|error| Ending::Guest(error.to_string()))?;
@@ -117,6 +145,15 @@ impl Template {
         Ok(instance)
     }
 }
+
+/// What became of an instance whose file was still to be hashed.
+enum Settled {
+    AsItIs,
+    /// Its weights were damaged on the disk: made anew.
+    Replaced,
+}
+
+const ALTERED: &str = "the module is not what its claims speak of";
 
 fn prepare(engine: &Engine, compiled: &Compiled) -> Result<InstancePre<Guest<State>>, ModuleError> {
     let module = &compiled.module;
@@ -209,9 +246,39 @@ impl Ending {
 /// The thread that calls it needs 2 MiB of stack.
 pub struct Instance {
     sandbox: Sandbox<State>,
+    standing: Standing,
+}
+
+/// Whether an instance's answers may be handed out.
+enum Standing {
+    Confirmed,
+    Pending(Box<Pending>),
+    /// With the reason, until somebody has asked for it.
+    Refused(Option<VerifyError>),
+}
+
+/// What an instance needs that began before its module's file was hashed.
+struct Pending {
+    confirmation: Confirmation,
+    module: Arc<SignedModule>,
+    engine: Engine,
+    options: LoadOptions,
 }
 
 impl Instance {
+    /// Marks an instance of [`Template::ahead`]: its answers wait for `confirmation`.
+    pub(crate) fn pending(
+        self,
+        confirmation: Confirmation,
+        module: Arc<SignedModule>,
+        engine: &Engine,
+        options: &LoadOptions,
+    ) -> Self {
+        let (engine, options) = (engine.clone(), options.clone());
+        let pending = Pending { confirmation, module, engine, options };
+        Self { standing: Standing::Pending(Box::new(pending)), ..self }
+    }
+
     fn initialise(&mut self, deadline: Instant) -> Result<(), Ending> {
         self.sandbox
             .enter(deadline, |mut store, instance| {
@@ -225,17 +292,77 @@ impl Instance {
             .map_err(Ending::Stop)
     }
 
-    /// Sends one message and waits for the answer, at most until `deadline`.
+    /// Sends one message and waits for the answer, at most until `deadline`; before the first
+    /// answer of an instance of [`Host::instance_ahead`](crate::Host::instance_ahead), as long as
+    /// hashing its file takes, too.
     ///
     /// # Errors
-    /// [`CallError`]; after a trap or a missed deadline every further call fails.
+    /// [`CallError`]; after a trap, a missed deadline or [`CallError::Refused`] every further call
+    /// fails.
     pub fn call(
         &mut self,
         operation: &str,
         message: Vec<u8>,
         deadline: Instant,
     ) -> Result<Reply, CallError> {
-        self.enter(operation.into(), message, deadline).map_err(Ending::into_call_error)
+        let again = match &self.standing {
+            Standing::Confirmed => None,
+            Standing::Pending(_) => Some(message.clone()),
+            Standing::Refused(_) => return Err(CallError::Refused(ALTERED.into())),
+        };
+        let mut reply = self.enter(operation.into(), message, deadline);
+        if let Some(message) = again {
+            match self.settle() {
+                Ok(Settled::AsItIs) => {}
+                Ok(Settled::Replaced) => reply = self.enter(operation.into(), message, deadline),
+                Err(LoadError::Refused(error)) => {
+                    let reason = error.to_string();
+                    self.standing = Standing::Refused(Some(error));
+                    return Err(CallError::Refused(reason));
+                }
+                Err(LoadError::Instance(error)) => return Err(error),
+                Err(error) => return Err(CallError::Refused(error.to_string())),
+            }
+        }
+        reply.map_err(Ending::into_call_error)
+    }
+
+    /// Waits until the module's file has been hashed, if it is not known yet to be the module that
+    /// its tokens speak of.
+    ///
+    /// # Errors
+    /// [`LoadError::Refused`] when it is not, also after a call that failed for that; others when
+    /// the instance had to be made anew, and could not.
+    pub fn confirm(&mut self) -> Result<(), LoadError> {
+        match &mut self.standing {
+            Standing::Confirmed => Ok(()),
+            Standing::Pending(_) => self.settle().map(|_| ()),
+            Standing::Refused(reason) => {
+                Err(LoadError::Refused(reason.take().unwrap_or(VerifyError::Changed)))
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Result<Settled, LoadError> {
+        let standing = std::mem::replace(&mut self.standing, Standing::Refused(None));
+        let Standing::Pending(pending) = standing else {
+            self.standing = standing;
+            return Ok(Settled::AsItIs);
+        };
+        let Pending { confirmation, module, engine, options } = *pending;
+        match confirmation.wait() {
+            Ok(digest) => {
+                self.sandbox.data().environment.identity.digest.set(digest.to_string());
+                self.standing = Standing::Confirmed;
+                Ok(Settled::AsItIs)
+            }
+            Err(Unconfirmed::Module(error)) => Err(LoadError::Refused(error)),
+            Err(Unconfirmed::Code) => {
+                let module = module.verified().map_err(LoadError::Refused)?;
+                *self = Template::new(&engine, &module, &options)?.instance()?;
+                Ok(Settled::Replaced)
+            }
+        }
     }
 
     /// Bytes of the guest's linear memory.

@@ -5,12 +5,16 @@
 //! [`provider::ActorService`]; an actor reaches its providers through waPC host calls, as far as
 //! its claims and its links allow.
 //!
+//! A large module need not be hashed before its instances begin: [`Host::load_ahead`] and
+//! [`Host::instance_ahead`] say what may run ahead of that, and why.
+//!
 //! A `command` (a feature) is a verified module of another kind: a WASI program, run to its end.
 
 mod actor;
 mod capabilities;
 #[cfg(feature = "command")]
 pub mod command;
+mod confirm;
 mod host;
 mod identity;
 mod instance;
@@ -20,6 +24,7 @@ pub mod manifest;
 mod phases;
 pub mod provider;
 mod queue;
+mod recheck;
 mod wapc;
 
 pub use self::{

@@ -2,7 +2,12 @@
 //! what the host asks of a provider.
 
 use std::{
-    collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration, time::Instant,
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 
 /// A boxed future that may cross threads.
@@ -18,13 +23,50 @@ pub struct ActorIdentity {
     pub subject: String,
     /// The issuer key (`A…`); `None` for an unsigned module.
     pub issuer: Option<String>,
-    /// `sha256:` and the hex digest of the whole module file.
-    pub digest: String,
+    /// Of the whole module file.
+    pub digest: FileDigest,
     /// Model name and version from the model card, as metrics and the admin port show them.
     pub model: String,
     /// Model version.
     pub version: String,
 }
+
+/// `sha256:` and the hex digest of a whole module file. Instances may begin before the file has
+/// been hashed; it is known, to all clones, before anyone else sees the actor.
+#[derive(Debug, Clone, Default)]
+pub struct FileDigest(Arc<OnceLock<String>>);
+
+impl FileDigest {
+    /// The text; empty while it is not known.
+    pub fn as_str(&self) -> &str {
+        self.0.get().map_or("", String::as_str)
+    }
+
+    /// Makes it known, once.
+    pub(crate) fn set(&self, digest: String) {
+        self.0.get_or_init(|| digest);
+    }
+}
+
+impl<T: Into<String>> From<T> for FileDigest {
+    fn from(digest: T) -> Self {
+        Self(Arc::new(OnceLock::from(digest.into())))
+    }
+}
+
+impl fmt::Display for FileDigest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+impl PartialEq for FileDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for FileDigest {}
 
 /// Whether an actor can take requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

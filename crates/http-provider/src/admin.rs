@@ -50,7 +50,7 @@ impl Readiness {
                 "name": identity.name,
                 "model": identity.model,
                 "version": identity.version,
-                "digest": identity.digest,
+                "digest": identity.digest.as_str(),
                 "state": state_name(state),
             }));
         }

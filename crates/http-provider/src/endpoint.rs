@@ -79,7 +79,7 @@ impl Endpoint {
 
         let mut header = answer::to_wire_header(&head.headers);
         header.insert(request_id::HEADER.as_str().to_owned(), record.id.as_str().to_owned());
-        let digest = self.actor.identity().digest.clone();
+        let digest = self.actor.identity().digest.to_string();
         header.insert(wire::DIGEST_HEADER.to_owned(), digest);
         // The answer to HEAD is that to GET; hyper leaves its body out and keeps its length.
         let method =

@@ -307,7 +307,7 @@ impl Actors {
             snapshot.identities.insert([
                 identity.subject.clone(),
                 identity.issuer.clone().unwrap_or_default(),
-                identity.digest.clone(),
+                identity.digest.to_string(),
             ]);
         }
         snapshots

@@ -16,7 +16,7 @@ use wire::{Request, Response};
 use crate::{
     card::Card,
     exit::Usage,
-    serve::{Single, verified},
+    serve::{Single, signed},
 };
 
 /// Name what pictures show, without HTTP
@@ -71,16 +71,21 @@ const TOTAL: &str = "total";
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let module = verified(&args.module, args.dangerously_allow_unsigned)?;
-    check_top(args, module.bytes())?;
-    let mut actor =
-        Single::start(&module).with_context(|| format!("cannot run {}", args.module.display()))?;
+    let module = signed(&args.module, args.dangerously_allow_unsigned)?;
+    let classes = match args.top {
+        Some(_) => module.custom_section(Card::SECTION).ok().flatten(),
+        None => None,
+    };
+    let mut actor = Single::start_ahead(&args.module, module)?;
     let mut out = stdout().lock();
     let mut failed = false;
     for path in &args.images {
         let name = path.display().to_string();
         let mut milliseconds = BTreeMap::new();
         let answer = classify(&mut actor, path, args, &mut milliseconds);
+        // Known since the first answer; a picture that could not be read had none.
+        actor.confirm(&args.module)?;
+        check_top(args, classes.as_deref())?;
         failed |= answer.is_err();
         if args.json {
             let (classes, error) = match answer {
@@ -115,8 +120,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Refuses more labels than the model has. A module without a card, or with one of another
 /// version, answers for itself.
-fn check_top(args: &Args, module: &[u8]) -> Result<()> {
-    let classes = Card::of(module).ok().flatten().map(|card| card.labels);
+fn check_top(args: &Args, card: Option<&[u8]>) -> Result<()> {
+    let classes = card.and_then(|card| Card::parse(card).ok()).map(|card| card.labels);
     match (args.top, classes) {
         (Some(top), Some(classes)) if u64::from(top) > classes => {
             let name = args.module.display();

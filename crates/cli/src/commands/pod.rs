@@ -7,7 +7,7 @@ mod filter;
 
 use std::{
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::PathBuf,
     process::ExitCode,
@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use claims::{Policy, Timestamp, VerifiedModule};
+use claims::{Policy, SignedModule, Timestamp, VerifiedModule};
 use host::{
     Host,
     command::{self, CommandError, CommandOptions},
@@ -24,7 +24,10 @@ use host::{
 use pod_settings::{ModuleKind, Order, Report, Settings, Trust, channel};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::logs::{self, LogFormat};
+use crate::{
+    files::ModuleFile,
+    logs::{self, LogFormat},
+};
 
 /// Run the process of a pod (started by the node agent)
 #[derive(Debug, clap::Args)]
@@ -87,15 +90,18 @@ impl Descriptors {
         self.0.next().context("the order names more descriptors than came with it")
     }
 
+    /// Opens the module, whose tokens satisfy the policy that came with it; its bytes are not
+    /// hashed yet.
+    fn signed(&mut self, trust: &Trust) -> Result<SignedModule> {
+        let file = File::from(self.next()?);
+        let file = ModuleFile::of(file).context("cannot read the module")?;
+        let file = file.context("the module is no file")?;
+        claims::open(file, &policy(trust)?).context("the module is refused")
+    }
+
     /// Reads the module and verifies it by the policy that came with it.
     fn module(&mut self, trust: &Trust) -> Result<VerifiedModule> {
-        let file = File::from(self.next()?);
-        let limit = claims::MAX_MODULE_BYTES as u64;
-        let size = file.metadata().context("cannot read the module")?.len().min(limit);
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        file.take(limit + 1).read_to_end(&mut bytes).context("cannot read the module")?;
-        let policy = policy(trust)?;
-        claims::verify(bytes, &policy).context("the module is refused")
+        self.signed(trust)?.verified().context("the module is refused")
     }
 }
 

@@ -249,12 +249,12 @@ async fn start(args: &Args, plan: &Plan, host: &Host, http: &HttpProvider) -> Re
     };
     let mut actors: Vec<(PathBuf, Arc<Actor>)> = Vec::new();
     for path in &plan.modules {
-        let module = serve::verified(path, args.dangerously_allow_unsigned)?;
+        let module = serve::signed(path, args.dangerously_allow_unsigned)?;
         let (host, options) = (host.clone(), options.clone());
-        let actor = tokio::task::spawn_blocking(move || host.load(module, &options))
+        let actor = tokio::task::spawn_blocking(move || host.load_ahead(module, &options))
             .await
             .context("loading was interrupted")?
-            .with_context(|| format!("cannot run {}", path.display()))?;
+            .map_err(|error| serve::not_loaded(path, error))?;
         actors.push((path.clone(), actor));
     }
     for (name, link) in &plan.links {

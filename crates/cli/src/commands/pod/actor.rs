@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use claims::VerifiedModule;
+use claims::SignedModule;
 use clap::ValueEnum as _;
 use host::{Host, LoadOptions, StartError, limits, provider::Link};
 use http_provider::{HttpProvider, Limits};
@@ -67,7 +67,7 @@ async fn serve(
 ) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     let (values, limits) = values(&settings.env, settings.buffered_body_bytes)?;
-    let module = descriptors.module(&settings.trust)?;
+    let module = descriptors.signed(&settings.trust)?;
     let trust = settings.trust.clone();
     let mut builder = Host::builder().policy(Box::new(move || Ok(policy(&trust)?)));
     if settings.has_code {
@@ -168,7 +168,7 @@ fn values(
 fn load_options(
     settings: &Settings,
     limits: &Limits,
-    module: &VerifiedModule,
+    module: &SignedModule,
 ) -> Result<LoadOptions> {
     let mut options = LoadOptions {
         instances: usize::from(settings.instances.max(1)),
@@ -181,7 +181,7 @@ fn load_options(
     };
     if let Some(bytes) = settings.instance_memory_bytes {
         // The weights are pages of a file that all pods of a model share.
-        let bytes = bytes.saturating_add(module.bytes().len() as u64);
+        let bytes = bytes.saturating_add(module.size());
         options.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
     Ok(options)
@@ -189,13 +189,13 @@ fn load_options(
 
 async fn start(
     host: &Host,
-    module: VerifiedModule,
+    module: SignedModule,
     options: LoadOptions,
     values: BTreeMap<String, String>,
 ) -> Result<()> {
     let begin = SystemTime::now();
     let loading = host.clone();
-    let actor = tokio::task::spawn_blocking(move || loading.load(module, &options))
+    let actor = tokio::task::spawn_blocking(move || loading.load_ahead(module, &options))
         .await
         .context("loading was interrupted")??;
     let link = Link {
