@@ -36,13 +36,22 @@ execFileSync(process.execPath, [path.join(web, 'node_modules/typescript/bin/tsc'
   stdio: 'inherit',
 });
 const { sections } = await import('../lib/sections.js');
+const { GraphletError } = await import('../lib/errors.js');
 const { verify } = await import('../lib/verify.js');
 const { NO_TRUST } = await import('../lib/trust.js');
 
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(dist);
 /** @type {import('esbuild').BuildOptions} */
-const common = { bundle: true, minify: true, format: 'esm', target: 'es2022', charset: 'utf8', legalComments: 'none', absWorkingDir: web };
+const common = {
+  bundle: true,
+  minify: true,
+  format: 'esm',
+  target: 'es2022',
+  charset: 'utf8',
+  legalComments: 'none',
+  absWorkingDir: web,
+};
 await build({ ...common, entryPoints: [path.join(page, 'main.ts'), path.join(page, 'worker.ts')], outdir: dist });
 for (const name of STATIC) {
   if (name.endsWith('.css')) await build({ ...common, entryPoints: [path.join(page, name)], outdir: dist });
@@ -64,7 +73,11 @@ const catalogue = { actors: [], graphs: [], operators: [] };
 if (existsSync(models)) {
   for (const id of readdirSync(models).sort()) {
     const files = Object.keys(VARIANTS).filter((file) => existsSync(path.join(models, id, file)));
-    await add(id, files.map((file) => [path.join(models, id, file), VARIANTS[file] ?? 'none']), path.join(models, id, 'samples'));
+    await add(
+      id,
+      files.map((file) => [path.join(models, id, file), VARIANTS[file] ?? 'none']),
+      path.join(models, id, 'samples'),
+    );
   }
 }
 for (const file of asked.module) {
@@ -75,9 +88,12 @@ writeFileSync(path.join(dist, 'catalogue.json'), JSON.stringify(catalogue));
 const trust = path.join(web, 'public', 'trust.json');
 cpSync(existsSync(trust) ? trust : path.join(web, 'tools', 'no-trust.json'), path.join(dist, 'trust.json'));
 
-const kilobytes = shell.concat('service-worker.js').reduce((sum, name) => sum + readFileSync(path.join(dist, name)).length, 0) / 1e3;
+const kilobytes =
+  shell.concat('service-worker.js').reduce((sum, name) => sum + readFileSync(path.join(dist, name)).length, 0) / 1e3;
 const found = Object.entries(catalogue).map(([kind, entries]) => `${entries.length} ${kind}`);
-process.stderr.write(`wrote ${path.relative(process.cwd(), dist)}: page of ${kilobytes.toFixed(0)} kB, ${found.join(', ')}\n`);
+process.stderr.write(
+  `wrote ${path.relative(process.cwd(), dist)}: page of ${kilobytes.toFixed(0)} kB, ${found.join(', ')}\n`,
+);
 if (catalogue.actors.length === 0 || catalogue.operators.length === 0) {
   process.stderr.write('hint: `make web` in the folder above builds the digits and the operator library\n');
 }
@@ -98,11 +114,12 @@ async function add(id, builds, samples) {
     try {
       first ??= about(bytes);
     } catch (error) {
-      throw new Error(`${file}: ${error instanceof Error ? error.message : error}`);
+      throw new Error(`${file}: ${String(error)}`);
     }
     // Only a module that holds is worth listing; who signed it is for the page to judge.
-    await verify(bytes, NO_TRUST).catch((error) => {
-      if (error.code !== 'untrusted_issuer') throw new Error(`${file}: ${error.message}`);
+    await verify(bytes, NO_TRUST).catch((/** @type {unknown} */ error) => {
+      if (!(error instanceof GraphletError) || error.code !== 'untrusted_issuer')
+        throw new Error(`${file}: ${String(error)}`);
     });
     variants.push({ simd, url: `models/${id}/${place(file, `models/${id}`)}`, bytes: bytes.length });
   }
@@ -112,7 +129,9 @@ async function add(id, builds, samples) {
     id,
     title: first.title || id,
     variants,
-    samples: pictures.map((name) => `models/${id}/samples/${place(path.join(samples ?? '', name), `models/${id}/samples`)}`),
+    samples: pictures.map(
+      (name) => `models/${id}/samples/${place(path.join(samples ?? '', name), `models/${id}/samples`)}`,
+    ),
   };
   catalogue[first.kind].push(entry);
 }

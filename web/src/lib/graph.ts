@@ -83,9 +83,9 @@ export class WasmGraph {
 function readDescription(text: string | number): Description {
   type Written = Partial<Record<'abi' | 'model' | 'inputs' | 'outputs' | 'spec' | 'labels', unknown>>;
   const wrong = (why: string) => new GraphletError('bad_answer', `the graph's description: ${why}`);
-  let written: Written;
+  let written: Written | null;
   try {
-    written = JSON.parse(String(text)) as Written;
+    written = JSON.parse(String(text)) as Written | null;
   } catch {
     throw wrong('not JSON');
   }

@@ -18,5 +18,5 @@ export { type DataOf, type DType, DTYPE_NAMES, type Tensor, tensor } from './ten
 export { DATA_TYPES, type DataType, type Input, operands, readTensors, writeTensor } from './tensor-json.ts';
 export type { Claims } from './token.ts';
 export { NO_TRUST, readTrust, type Trust, withIssuers } from './trust.ts';
-export { authenticClaims, type VerifiedModule, verify, type VerifyOptions } from './verify.ts';
+export { authenticClaims, VerifiedModule, verify, type VerifyOptions } from './verify.ts';
 export { type HostOptions, type Phase, type Reply, WapcHost } from './wapc.ts';

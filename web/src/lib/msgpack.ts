@@ -139,7 +139,7 @@ class Reader {
 
   private map(count: number, depth: number): { [key: string]: Packed } {
     // Without a prototype: no key means anything.
-    const values: { [key: string]: Packed } = Object.create(null);
+    const values: { [key: string]: Packed } = Object.create(null) as { [key: string]: Packed };
     for (let index = 0; index < count; index += 1) {
       const key = this.value(depth + 1);
       if (typeof key !== 'string') throw new PackError('a key of the message is no text');

@@ -182,7 +182,7 @@ function decimal(value: number, same: (text: string) => boolean): string {
 function show(value: Json): string {
   if (value instanceof JsonNumber) return value.text.slice(0, 40);
   if (value instanceof Map) return '{…}';
-  return Array.isArray(value) ? '[…]' : (JSON.stringify(value)?.slice(0, 40) ?? '');
+  return Array.isArray(value) ? '[…]' : JSON.stringify(value).slice(0, 40);
 }
 
 function bad(message: string): GraphletError {

@@ -51,7 +51,7 @@ export class VerifiedModule {
  */
 export async function verify(bytes: Uint8Array, trust: Trust, options: VerifyOptions = {}): Promise<VerifiedModule> {
   // What the caller does with its bytes from now on changes nothing.
-  const own = bytes.slice() as Bytes;
+  const own = bytes.slice();
   const { digest, claims } = await authenticate(own);
   if (claims) check(claims, trust, options.now ?? Date.now() / 1000);
   else if (!options.dangerouslyAllowUnsigned) throw new GraphletError('unsigned', 'the module is not signed');
@@ -61,7 +61,7 @@ export async function verify(bytes: Uint8Array, trust: Trust, options: VerifyOpt
 
 /** The claims of a module whose tokens hold, whoever issued them: to be shown, not to be trusted. */
 export async function authenticClaims(bytes: Uint8Array): Promise<Claims> {
-  const { claims } = await authenticate(bytes.slice() as Bytes);
+  const { claims } = await authenticate(bytes.slice());
   if (!claims) throw new GraphletError('unsigned', 'the module is not signed');
   return claims;
 }

@@ -11,14 +11,19 @@ export class Camera {
   /** Asks for the camera and shows it; throws a sentence when it cannot. */
   static async start(video: HTMLVideoElement): Promise<Camera> {
     const devices = navigator.mediaDevices as MediaDevices | undefined;
-    if (!devices) throw new Error('this browser gives no camera to pages from this address (https or localhost is needed)');
+    if (!devices)
+      throw new Error('this browser gives no camera to pages from this address (https or localhost is needed)');
     let stream: MediaStream;
     try {
-      stream = await devices.getUserMedia({ audio: false, video: { facingMode: 'environment', width: { ideal: 640 } } });
+      stream = await devices.getUserMedia({
+        audio: false,
+        video: { facingMode: 'environment', width: { ideal: 640 } },
+      });
     } catch (error) {
       const name = error instanceof DOMException ? error.name : '';
       const why: Record<string, string> = {
-        NotAllowedError: 'this page was not allowed to use the camera; the browser asks again when its setting for this page is changed',
+        NotAllowedError:
+          'this page was not allowed to use the camera; the browser asks again when its setting for this page is changed',
         NotFoundError: 'no camera was found',
         NotReadableError: 'another program uses the camera',
       };

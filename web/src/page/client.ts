@@ -34,7 +34,11 @@ export class ModuleWorker {
   private reload = false;
 
   /** Loads a module in place of the one before. */
-  async load<T extends LoadTask>(task: T, given: Load, progress?: (progress: Progress) => void): Promise<Tasks[T]['answer']> {
+  async load<T extends LoadTask>(
+    task: T,
+    given: Load,
+    progress?: (progress: Progress) => void,
+  ): Promise<Tasks[T]['answer']> {
     // A new worker: what the old module took is given back, and no two are loaded at once.
     this.end(new GraphletError('not_loaded', 'another module was chosen'));
     this.lastLoad = undefined;
@@ -44,7 +48,11 @@ export class ModuleWorker {
   }
 
   /** Runs the module that is loaded. */
-  async run<T extends Exclude<Task, LoadTask>>(task: T, given: Tasks[T]['given'], transfer: Transferable[] = []): Promise<Tasks[T]['answer']> {
+  async run<T extends Exclude<Task, LoadTask>>(
+    task: T,
+    given: Tasks[T]['given'],
+    transfer: Transferable[] = [],
+  ): Promise<Tasks[T]['answer']> {
     if (this.reload && this.lastLoad) {
       await this.post(this.lastLoad.task, this.lastLoad.given);
       this.reload = false;
@@ -70,7 +78,7 @@ export class ModuleWorker {
     this.last += 1;
     const id = this.last;
     const answer = new Promise<Tasks[T]['answer']>((resolve, reject) => {
-      this.waiting.set(id, { resolve: resolve as (answer: unknown) => void, reject, progress });
+      this.waiting.set(id, { resolve, reject, progress });
     });
     this.worker.postMessage({ id, task, given }, transfer);
     return answer;

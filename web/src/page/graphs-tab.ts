@@ -44,9 +44,7 @@ export function startGraphs(entries: readonly Entry[], trust: TrustPanel): () =>
       ['Gives', description.outputs.map(told).join('; ')],
     ],
   });
-  form.addEventListener('submit', async (event) => {
-    event.preventDefault();
-    if (run.disabled) return;
+  const compute = async () => {
     alertIn(alert);
     run.disabled = true;
     status.replaceChildren(h('p', { className: 'hint' }, 'Computing …'));
@@ -64,6 +62,10 @@ export function startGraphs(entries: readonly Entry[], trust: TrustPanel): () =>
     } finally {
       run.disabled = false;
     }
+  };
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    if (!run.disabled) void compute();
   });
   runByKey(input, form);
   return () => card.loadChosen();

@@ -37,6 +37,6 @@ const engine = element('engine', HTMLElement);
 const simd = { relaxed: 'has relaxed SIMD', simd128: 'has 128-bit SIMD', none: 'has no SIMD' }[simdLevel()];
 engine.textContent = `This browser ${simd}.`;
 start().catch((error: unknown) => alertIn(element('operator-alert', HTMLElement), 'The page does not start', error));
-keepForLater().then((kept) => {
+void keepForLater().then((kept) => {
   engine.textContent = `This browser ${simd}; the page ${kept}.`;
 });

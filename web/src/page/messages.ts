@@ -1,7 +1,6 @@
 // What the page and its worker say to each other.
 
 import type { Classification, Description, ModelCard } from '../lib/index.ts';
-import type { SimdLevel } from '../lib/simd.ts';
 
 /** Where a module comes from. */
 export type Source = { readonly url: string; readonly bytes: number } | { readonly file: File };
@@ -33,7 +32,6 @@ export interface Load {
 export interface Loaded {
   readonly bytes: number;
   readonly digest: string;
-  readonly simd: SimdLevel;
   readonly issuer: string;
   readonly issuerName: string;
   readonly subject: string;
@@ -62,7 +60,9 @@ export interface Progress {
 }
 
 /** To the worker. */
-export type Request = { [T in Task]: { readonly id: number; readonly task: T; readonly given: Tasks[T]['given'] } }[Task];
+export type Request = {
+  [T in Task]: { readonly id: number; readonly task: T; readonly given: Tasks[T]['given'] };
+}[Task];
 
 /** From the worker. */
 export type Answer =

@@ -1,7 +1,7 @@
 // The card of a module: choose one, see it being fetched, checked and compiled, see who signed it,
 // or why it is refused.
 
-import { simdLevel, pickVariant } from '../lib/simd.ts';
+import { pickVariant, type SimdLevel, simdLevel } from '../lib/simd.ts';
 import { day } from '../lib/verify.ts';
 import type { Entry } from './catalogue.ts';
 import { TaskError } from './client.ts';
@@ -14,7 +14,7 @@ const STAGES: Readonly<Record<Stage, string>> = {
   verify: 'Checking the signature',
   compile: 'Compiling and starting',
 };
-const SIMD = { relaxed: 'relaxed SIMD', simd128: '128-bit SIMD', none: 'none' } as const;
+const SIMD = { relaxed: 'relaxed SIMD', simd128: '128-bit SIMD', none: 'no SIMD' } as const;
 
 /** Settings of a card. */
 export interface CardOptions<T extends Loaded> {
@@ -48,7 +48,7 @@ export class ModuleCard<T extends Loaded> {
     this.select.id = id;
     this.select.append(...entries.map((entry, index) => h('option', { value: String(index) }, entry.title)));
     if (entries.length === 0) this.select.append(h('option', { value: '' }, `no ${what} comes with this page`));
-    this.select.disabled = entries.length < 2;
+    this.select.disabled = entries.length === 0;
     this.select.addEventListener('change', () => this.loadChosen());
     const file = h('input', { type: 'file', className: 'visually-hidden', accept: '.wasm,application/wasm' });
     file.addEventListener('change', () => {
@@ -62,7 +62,12 @@ export class ModuleCard<T extends Loaded> {
       h(
         'div',
         { className: 'row' },
-        h('div', { className: 'field' }, h('label', { htmlFor: id }, what.charAt(0).toUpperCase() + what.slice(1)), this.select),
+        h(
+          'div',
+          { className: 'field' },
+          h('label', { htmlFor: id }, what.charAt(0).toUpperCase() + what.slice(1)),
+          this.select,
+        ),
         h('label', { className: 'button' }, file, h('span', {}, 'Choose a module file')),
       ),
       this.alert,
@@ -71,7 +76,13 @@ export class ModuleCard<T extends Loaded> {
     );
     if (entries.length === 0) {
       this.status.replaceChildren(
-        h('p', { className: 'hint' }, 'Build one with ', h('code', {}, 'make web'), ', or choose a signed module file of your own.'),
+        h(
+          'p',
+          { className: 'hint' },
+          'Build one with ',
+          h('code', {}, 'make web'),
+          ', or choose a signed module file of your own.',
+        ),
       );
     }
   }
@@ -81,11 +92,11 @@ export class ModuleCard<T extends Loaded> {
     const entry = this.options.entries[Number(this.select.value)];
     if (!entry || this.select.value === '') return;
     const variant = pickVariant(entry.variants);
-    if (variant) void this.load({ url: variant.url, bytes: variant.bytes }, entry, entry.title);
+    if (variant) void this.load({ url: variant.url, bytes: variant.bytes }, entry, entry.title, variant.simd);
     else this.refuse(new Error(`this browser has no SIMD, and there is no build of ${entry.title} without`));
   }
 
-  private async load(source: Source, entry: Entry | undefined, title: string): Promise<void> {
+  private async load(source: Source, entry: Entry | undefined, title: string, built?: SimdLevel): Promise<void> {
     const { options } = this;
     this.attempt += 1;
     const { attempt } = this;
@@ -98,18 +109,24 @@ export class ModuleCard<T extends Loaded> {
         if (attempt === this.attempt) this.advance(progress);
       });
       if (attempt !== this.attempt) return;
-      this.status.replaceChildren(h('p', { className: 'verified' }, `Signature checked: ${loaded.issuerName || 'trusted issuer'}`));
-      this.showFacts(loaded);
+      this.status.replaceChildren(
+        h('p', { className: 'verified' }, `Signature checked: ${loaded.issuerName || 'trusted issuer'}`),
+      );
+      this.showFacts(loaded, built);
       options.loaded(loaded, entry);
     } catch (error) {
-      if (attempt === this.attempt) this.refuse(error, () => void this.load(source, entry, title));
+      if (attempt === this.attempt) this.refuse(error, () => void this.load(source, entry, title, built));
     }
   }
 
   private showProgress(title: string): void {
     const bar = h('progress');
     bar.setAttribute('aria-label', `Loading ${title}`);
-    this.status.replaceChildren(h('p', { className: 'hint' }, `Loading ${title}`), bar, h('p', { className: 'hint stage' }));
+    this.status.replaceChildren(
+      h('p', { className: 'hint' }, `Loading ${title}`),
+      bar,
+      h('p', { className: 'hint stage' }),
+    );
   }
 
   private advance({ stage, done, total }: Progress): void {
@@ -140,30 +157,45 @@ export class ModuleCard<T extends Loaded> {
         again();
       });
       more.push(
-        h('p', {}, 'The signature itself holds. Trust an issuer only if you know, from elsewhere, that the key is theirs.'),
+        h(
+          'p',
+          {},
+          'The signature itself holds. Trust an issuer only if you know, from elsewhere, that the key is theirs.',
+        ),
         trust,
       );
     }
     alertIn(this.alert, `The ${this.options.what} is refused`, error, ...more);
   }
 
-  private showFacts(loaded: T): void {
+  private showFacts(loaded: T, built: SimdLevel | undefined): void {
     const { times } = loaded;
-    const rows: (readonly [string, string])[] = [
-      ...(this.options.facts?.(loaded) ?? []),
-      ['Module', `${[loaded.name, loaded.version].filter(Boolean).join(' ')}, ${size(loaded.bytes)}`],
-      ['Issuer', loaded.issuer],
-      ['Subject', loaded.subject],
-      ['Signed', `${day(loaded.issuedAt)}, ${loaded.expires === undefined ? 'for ever' : `until ${day(loaded.expires)}`}`],
-      ['Digest', loaded.digest],
-      ['Vectors', `this browser has ${SIMD[simdLevel()]}`],
-      [
-        'Loaded in',
-        `fetch ${milliseconds(times.download)}, check ${milliseconds(times.verify)}, compile and start ${milliseconds(times.compile)}`,
-      ],
-    ];
+    const list = (rows: readonly (readonly [string, string])[]) =>
+      h('dl', {}, ...rows.flatMap(([term, fact]) => [h('dt', {}, term), h('dd', {}, fact)]));
     this.facts.replaceChildren(
-      h('dl', {}, ...rows.flatMap(([term, fact]) => [h('dt', {}, term), h('dd', {}, fact)])),
+      list([
+        ...(this.options.facts?.(loaded) ?? []),
+        ['Signed by', [loaded.issuerName, loaded.issuer].filter(Boolean).join(', ')],
+        [
+          'Loaded in',
+          `fetch ${milliseconds(times.download)}, check ${milliseconds(times.verify)}, compile and start ${milliseconds(times.compile)}`,
+        ],
+      ]),
+      h(
+        'details',
+        {},
+        h('summary', {}, 'More about this module'),
+        list([
+          ['Module', `${[loaded.name, loaded.version].filter(Boolean).join(' ')}, ${size(loaded.bytes)}`],
+          ['Vectors', `${built ? `built for ${SIMD[built]}; ` : ''}this browser has ${SIMD[simdLevel()]}`],
+          [
+            'Signed',
+            `${day(loaded.issuedAt)}, ${loaded.expires === undefined ? 'for ever' : `until ${day(loaded.expires)}`}`,
+          ],
+          ['Subject', loaded.subject],
+          ['Digest', loaded.digest],
+        ]),
+      ),
     );
   }
 }

@@ -82,15 +82,15 @@ export function startOperators(entry: Entry | undefined, trust: TrustPanel): voi
     void compute();
   });
   runByKey(input, form);
-  element('operator-copy', HTMLButtonElement).addEventListener('click', async () => {
-    await navigator.clipboard.writeText(output.textContent ?? '').then(
+  element('operator-copy', HTMLButtonElement).addEventListener('click', () => {
+    void navigator.clipboard.writeText(output.textContent).then(
       () => status.replaceChildren(h('p', { className: 'hint' }, 'Copied.')),
       (error: unknown) => alertIn(alert, 'It was not copied', error),
     );
   });
   element('operator-feed', HTMLButtonElement).addEventListener('click', () => {
     untouched = false;
-    input.value = `[${output.textContent ?? ''}]`;
+    input.value = `[${output.textContent}]`;
     input.focus();
   });
   example();

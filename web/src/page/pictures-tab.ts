@@ -61,7 +61,14 @@ class PicturesTab {
         if (this.picture) void this.classify(this.picture);
       },
       facts: ({ card }) =>
-        card ? [['Model', `${card.name} ${card.version}: ${card.description}`], ['Labels', String(card.labels)], ['Licence', card.licence]] : [],
+        card
+          ? [
+              [
+                'Model',
+                `${card.description || card.name}; ${card.labels} labels; ${card.licence || 'no licence given'}`,
+              ],
+            ]
+          : [],
     });
     const file = element('picture-file', HTMLInputElement);
     file.addEventListener('change', () => {
@@ -73,7 +80,10 @@ class PicturesTab {
       const [pasted] = event.clipboardData?.files ?? [];
       if (pasted && !element('pictures', HTMLElement).hidden) this.open(pasted);
     });
-    this.cameraButton.addEventListener('click', () => void (this.camera ? this.stopCamera() : this.startCamera()));
+    this.cameraButton.addEventListener('click', () => {
+      if (this.camera) this.stopCamera();
+      else void this.startCamera();
+    });
     this.takeButton.addEventListener('click', () => void this.take());
     this.liveButton.addEventListener('click', () => void this.toggleLive());
   }
@@ -94,7 +104,12 @@ class PicturesTab {
       const [dropped] = event.dataTransfer?.files ?? [];
       if (!element('pictures', HTMLElement).hidden) {
         if (dropped) this.open(dropped);
-        else alertIn(this.alert, 'That was no file', 'drop a picture from this computer; pictures of other pages have to be saved first');
+        else
+          alertIn(
+            this.alert,
+            'That was no file',
+            'drop a picture from this computer; pictures of other pages have to be saved first',
+          );
       }
     });
   }
@@ -103,16 +118,18 @@ class PicturesTab {
     const buttons = samples.map((url) => {
       const name = url.split('/').at(-1) ?? url;
       const button = h('button', { type: 'button', title: name }, h('img', { src: url, alt: `Sample ${name}` }));
-      button.addEventListener('click', async () => {
-        const response = await fetch(url).catch(() => undefined);
-        if (response?.ok) this.open(await response.blob());
-        else alertIn(this.alert, 'The sample is not there', 'the server does not answer');
-      });
+      button.addEventListener('click', () => void this.openSample(url, name));
       return button;
     });
     const place = element('samples', HTMLElement);
-    place.replaceChildren(...(buttons.length > 0 ? [h('span', {}, 'Or try'), ...buttons] : []));
+    place.replaceChildren(...(buttons.length > 0 ? [h('span', {}, 'Or try one of these'), ...buttons] : []));
     place.hidden = buttons.length === 0;
+  }
+
+  private async openSample(url: string, name: string): Promise<void> {
+    const response = await fetch(url).catch(() => undefined);
+    if (response?.ok) this.open(new File([await response.blob()], name));
+    else alertIn(this.alert, 'The sample is not there', 'the server does not answer');
   }
 
   /** Shows a picture and classifies it, now or when a model is there. */
@@ -143,7 +160,9 @@ class PicturesTab {
     if (say) clearResult('Looking …');
     try {
       if (picture.size > MAX_PICTURE_BYTES) {
-        throw new Error(`the picture has ${(picture.size / 2 ** 20).toFixed(1)} MiB, more than ${MAX_PICTURE_BYTES >> 20} MiB`);
+        throw new Error(
+          `the picture has ${(picture.size / 2 ** 20).toFixed(1)} MiB, more than ${MAX_PICTURE_BYTES >> 20} MiB`,
+        );
       }
       const bytes = await picture.arrayBuffer();
       const result = await this.worker.run('classify', { picture: bytes, top: TOP }, [bytes]);
@@ -204,7 +223,7 @@ class PicturesTab {
     while (this.live && this.camera && this.ready) {
       try {
         const picture = await this.camera.take();
-        if (this.live) await this.classify(picture, false);
+        await this.classify(picture, false);
       } catch (error) {
         this.live = false;
         alertIn(this.alert, 'There is no picture', error);

@@ -3,8 +3,11 @@
 import type { Classification } from '../lib/classifier.ts';
 import { element, h, milliseconds, percent } from './dom.ts';
 
-const NAMES: Readonly<Record<string, string>> = { decode: 'Decode', preprocess: 'Resize and normalise', infer: 'Graph' };
-const SVG = 'http://www.w3.org/2000/svg';
+const NAMES: Readonly<Record<string, string>> = {
+  decode: 'Decode',
+  preprocess: 'Resize and normalise',
+  infer: 'Graph',
+};
 
 /** Shows a result. Without `say` nothing is spoken: a camera's answers would never end. */
 export function showResult({ classes, phases, totalMs }: Classification, say: boolean): void {
@@ -13,9 +16,7 @@ export function showResult({ classes, phases, totalMs }: Classification, say: bo
   status.setAttribute('aria-live', say ? 'polite' : 'off');
   status.replaceChildren(h('p', { className: 'headline' }, best?.label ?? ''));
   const items = classes.map(({ label, score }) => {
-    const bar = h('meter', { min: 0, max: 1, value: score });
-    bar.setAttribute('aria-hidden', 'true');
-    const item = h('li', {}, bar, h('span', {}, label), h('b', {}, percent(score)));
+    const item = h('li', {}, bars('score', [score, 1 - score]), h('span', {}, label), h('b', {}, percent(score)));
     // The whole number, for who wants it.
     item.title = String(score);
     return item;
@@ -25,12 +26,13 @@ export function showResult({ classes, phases, totalMs }: Classification, say: bo
   const named = phases.map(({ name, ms }) => ({ name: NAMES[name] ?? name, ms }));
   const rest = totalMs - phases.reduce((sum, phase) => sum + phase.ms, 0);
   const parts = [...named, { name: 'Message and answer', ms: Math.max(rest, 0) }];
-  const rows = parts.map(({ name, ms }, index) =>
-    row([h('i', { className: `p${Math.min(index, 3)}` }), name], ms),
-  );
+  const rows = parts.map(({ name, ms }, index) => row([h('i', { className: `p${Math.min(index, 3)}` }), name], ms));
   element('phases', HTMLElement).replaceChildren(
     h('h3', {}, 'Time of each phase'),
-    timeline(parts.map((part) => part.ms)),
+    bars(
+      'timeline',
+      parts.map((part) => part.ms),
+    ),
     h('table', { className: 'times' }, h('tbody', {}, ...rows, row(['All'], totalMs))),
   );
 }
@@ -49,21 +51,21 @@ function row(name: (Node | string)[], ms: number): HTMLTableRowElement {
   return h('tr', {}, head, h('td', { className: 'number' }, milliseconds(ms)));
 }
 
-/** The phases side by side, as wide as they are long; the table below says the same. */
-function timeline(parts: readonly number[]): SVGElement {
-  const all = parts.reduce((sum, ms) => sum + ms, 0) || 1;
-  const svg = document.createElementNS(SVG, 'svg');
-  for (const [name, value] of [['viewBox', '0 0 100 1'], ['preserveAspectRatio', 'none'], ['class', 'timeline'], ['aria-hidden', 'true']] as const) {
-    svg.setAttribute(name, value);
-  }
+/** Parts side by side, each as wide as it is large; texts beside it say the same. */
+function bars(name: string, parts: readonly number[]): SVGElement {
+  const all = parts.reduce((sum, part) => sum + part, 0) || 1;
+  const svg = made('svg', { viewBox: '0 0 100 1', preserveAspectRatio: 'none', class: name, 'aria-hidden': 'true' });
   let at = 0;
-  for (const [index, ms] of parts.entries()) {
-    const rect = document.createElementNS(SVG, 'rect');
-    const width = (100 * ms) / all;
-    for (const [name, value] of [['x', at], ['width', width], ['height', 1]] as const) rect.setAttribute(name, String(value));
-    rect.setAttribute('class', `p${Math.min(index, 3)}`);
-    svg.append(rect);
+  for (const [index, part] of parts.entries()) {
+    const width = (100 * part) / all;
+    svg.append(made('rect', { x: at, width, height: 1, class: `p${Math.min(index, 3)}` }));
     at += width;
   }
   return svg;
+}
+
+function made(tag: string, attributes: Readonly<Record<string, string | number>>): SVGElement {
+  const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  return element;
 }

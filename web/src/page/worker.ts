@@ -2,11 +2,36 @@
 // neither stop the page nor see it. The page ends the worker when a call takes too long.
 
 import {
-  authenticClaims, DATA_TYPES, type DataType, GraphletError, ImageClassifier, OperatorLibrary, type Operator, operands,
-  readTensors, readTrust, simdLevel, type VerifiedModule, verify, WasmGraph, withIssuers, writeTensor,
+  authenticClaims,
+  DATA_TYPES,
+  type DataType,
+  GraphletError,
+  ImageClassifier,
+  OperatorLibrary,
+  type Operator,
+  operands,
+  readTensors,
+  readTrust,
+  type VerifiedModule,
+  verify,
+  WasmGraph,
+  withIssuers,
+  writeTensor,
 } from '../lib/index.ts';
 import { MAX_MODULE_BYTES } from '../lib/sections.ts';
-import type { Answer, Computed, Failure, Load, Loaded, Progress, Request, Source, Stage, Task, Tasks } from './messages.ts';
+import type {
+  Answer,
+  Computed,
+  Failure,
+  Load,
+  Loaded,
+  Progress,
+  Request,
+  Source,
+  Stage,
+  Task,
+  Tasks,
+} from './messages.ts';
 
 type Tell = (progress: Progress) => void;
 
@@ -14,10 +39,16 @@ let classifier: ImageClassifier | undefined;
 let library: OperatorLibrary | undefined;
 let graph: WasmGraph | undefined;
 
-const tasks: { [T in Task]: (given: Tasks[T]['given'], tell: Tell) => Promise<Tasks[T]['answer']> | Tasks[T]['answer'] } = {
+const tasks: {
+  [T in Task]: (given: Tasks[T]['given'], tell: Tell) => Promise<Tasks[T]['answer']> | Tasks[T]['answer'];
+} = {
   classifier: (given, tell) =>
     load(given, tell, async (module) => {
-      classifier = await ImageClassifier.load(module, { log: (line) => console.warn(line) });
+      classifier = await ImageClassifier.load(module, {
+        // What an actor has to say is for who develops it.
+        // eslint-disable-next-line no-console
+        log: (line) => console.warn(line),
+      });
       return { card: classifier.card };
     }),
   operators: (given, tell) =>
@@ -37,7 +68,10 @@ const tasks: { [T in Task]: (given: Tasks[T]['given'], tell: Tell) => Promise<Ta
   },
   compute: ({ json }) => {
     const running = loaded(graph);
-    const { tensors } = readTensors(json, running.description.inputs.map((input) => input.dtype));
+    const { tensors } = readTensors(
+      json,
+      running.description.inputs.map((input) => input.dtype),
+    );
     return timed(() => running.run(tensors));
   },
 };
@@ -73,7 +107,6 @@ async function load<T>(given: Load, tell: Tell, start: (module: VerifiedModule) 
   return {
     bytes: bytes.length,
     digest: module.digest,
-    simd: simdLevel(),
     issuer: claims?.issuer ?? '',
     issuerName: module.issuerName,
     subject: claims?.subject ?? '',
@@ -99,7 +132,8 @@ async function fetched(source: Source, tell: Tell): Promise<Uint8Array> {
     }
   }
   const { url, bytes } = source;
-  const failed = (why: string, cause?: unknown) => new GraphletError('not_loaded', `the module cannot be fetched: ${why}`, { cause });
+  const failed = (why: string, cause?: unknown) =>
+    new GraphletError('not_loaded', `the module cannot be fetched: ${why}`, { cause });
   const response = await fetch(url).catch((error: unknown) => {
     throw failed('the server does not answer, and the module is not kept in this browser yet', error);
   });
@@ -123,7 +157,8 @@ async function fetched(source: Source, tell: Tell): Promise<Uint8Array> {
 }
 
 async function failure(error: unknown, request: Request): Promise<Failure> {
-  if (!(error instanceof GraphletError)) return { code: 'failed', message: error instanceof Error ? error.message : String(error) };
+  if (!(error instanceof GraphletError))
+    return { code: 'failed', message: error instanceof Error ? error.message : String(error) };
   const told = { code: error.code, message: error.message };
   if (error.code !== 'untrusted_issuer' || !('source' in request.given)) return told;
   // Told so that the page can offer to trust them; the signature held, or it would not be this code.
@@ -135,7 +170,7 @@ self.onmessage = async ({ data }: MessageEvent<Request>) => {
   const { id } = data;
   const post = (answer: Answer) => self.postMessage(answer);
   try {
-    const run = tasks[data.task] as (given: unknown, tell: Tell) => Promise<unknown> | unknown;
+    const run = tasks[data.task] as (given: unknown, tell: Tell) => unknown;
     post({ id, answer: await run(data.given, (progress) => post({ id, progress })) });
   } catch (error) {
     post({ id, error: await failure(error, data).catch(() => ({ code: 'failed', message: String(error) })) });
