@@ -60,6 +60,14 @@ bench-check: ## Kernels against their committed ratios: names what got slower
 example-mindspore: build ## MindSpore's LeNet5 and ResNet50 in the sandbox; downloads 0.9 GB once
 	@examples/mindspore/run
 
+.PHONY: web
+web: build ## The page of web/ with its modules; then npm --prefix web run serve
+	@scripts/web
+
+.PHONY: web-test
+web-test: build setup-dev ## Tests of web/, its page in Chromium among them
+	@scripts/web --test
+
 .PHONY: clean
 clean: ## Remove what was built here (caches in ~/.cache/graphlet stay)
 	@rm -rf target build

@@ -23,7 +23,21 @@ const DTYPES = {
 /** An element type, as descriptions of graphs spell it. */
 export type DType = keyof typeof DTYPES;
 /** The array that holds elements of a type; half precision is held as its 16 bits. */
-export type DataOf<D extends DType> = InstanceType<(typeof DTYPES)[D][2]>;
+export type DataOf<D extends DType> = {
+  float16: Uint16Array;
+  bfloat16: Uint16Array;
+  float32: Float32Array;
+  float64: Float64Array;
+  int8: Int8Array;
+  int16: Int16Array;
+  int32: Int32Array;
+  int64: BigInt64Array;
+  uint8: Uint8Array;
+  uint16: Uint16Array;
+  uint32: Uint32Array;
+  uint64: BigUint64Array;
+  bool: Uint8Array;
+}[D];
 /** Any of them. */
 export type Data = DataOf<DType>;
 
