@@ -1,4 +1,4 @@
-"""The command line: ``python -m graphlet_compiler facts | check | compile | reference``.
+"""The command line: ``python -m graphlet_compiler facts | check | compile | reference | cases``.
 
 Events and answers go to standard output as JSON, one object a line; everything else goes to
 standard error. Exit codes: 0 done, 1 failed (the last line is an ``error`` event), 2 wrong usage.
@@ -64,6 +64,14 @@ def _run(options: argparse.Namespace, events: Events) -> None:
 
     if options.command == "facts":
         events.emit(onnx_facts.facts(options.onnx))
+        return
+    if options.command == "cases":
+        from graphlet_compiler import case_worker, node_cases
+
+        if options.list:
+            events.text("\n".join(node_cases.names()))
+            return
+        case_worker.serve(sys.stdin, options.out, events, importing=options.import_only)
         return
     if options.command == "compile" and options.tensors is not None:
         from graphlet_compiler import pipeline, tensors, tuning
@@ -137,6 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     reference.add_argument(
         "--out", type=Path, metavar="DIR", help="write outputs as .npy files (default: print them)"
     )
+    cases = commands.add_parser("cases", help="compile ONNX's node cases, one a line of stdin")
+    where = cases.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, metavar="DIR", help="where a case's artifacts go")
+    where.add_argument("--list", action="store_true", help="print the cases' names instead")
+    cases.add_argument("--import-only", action="store_true", help="build nothing")
     return parser
 
 

@@ -46,3 +46,8 @@ class Events:
         """Writes one object as one line, at once."""
         self._stream.write(json.dumps(value, ensure_ascii=False) + "\n")
         self._stream.flush()
+
+    def text(self, text: str) -> None:
+        """Writes lines that are no events."""
+        self._stream.write(text + "\n")
+        self._stream.flush()

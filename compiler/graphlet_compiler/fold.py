@@ -62,6 +62,10 @@ def _evaluate(graph: Graph, node: Node) -> list[Array] | None:
         if node.op == "Size":
             return [np.asarray(math.prod(shape), np.int64)]
         return [np.asarray(shape[node.attr("start", 0) : node.attr("end")], np.int64)]
+    if node.op == "EyeLike" and first in graph.shapes and node.outputs[0] in graph.dtypes:
+        rows, columns = graph.shapes[first]
+        dtype = graph.dtypes[node.outputs[0]]
+        return [np.eye(rows, columns, int(node.attr("k", 0)), dtype=dtype)]
     if any(name and name not in graph.constants for name in node.inputs):
         return None
     if node.op == "ConstantOfShape" and first is not None:

@@ -7,7 +7,7 @@ shape-inferred without serialising them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +106,7 @@ class Graph:
     def uses(self) -> Counter[str]:
         """How often each tensor is read; an output of the graph counts as one reader."""
         count = Counter(name for node in self.nodes for name in node.inputs if name)
+        count.update(name for node in subgraphs(self.nodes) for name in captured(node))
         count.update(self.outputs)
         return count
 
@@ -126,6 +127,9 @@ class Graph:
         """Lets every reader of ``old`` read ``new``."""
         for node in self.nodes:
             node.inputs = [new if name == old else name for name in node.inputs]
+            for body in bodies(node.attributes.values()):
+                for inner in body.node:
+                    rename(inner, {old: new})
         self.outputs = [new if name == old else name for name in self.outputs]
 
     def prune(self) -> None:
@@ -136,6 +140,7 @@ class Graph:
             if needed.intersection(node.outputs):
                 kept.append(node)
                 needed.update(name for name in node.inputs if name)
+                needed.update(captured(node))
         self.nodes = kept[::-1]
         self.constants = {name: a for name, a in self.constants.items() if name in needed}
 
@@ -156,7 +161,58 @@ class Graph:
         return name
 
 
+def read_node(proto: onnx.NodeProto) -> Node:
+    """An operator as the file has it."""
+    name = proto.name or f"{proto.op_type}:{next(iter(proto.output), '')}"
+    return Node(
+        op=proto.op_type,
+        name=name,
+        inputs=list(proto.input),
+        outputs=list(proto.output),
+        attributes={a.name: a for a in proto.attribute},
+        domain="" if proto.domain == "ai.onnx" else proto.domain,
+        sources=(name,),
+    )
+
+
+def bodies(attributes: Iterable[onnx.AttributeProto]) -> list[onnx.GraphProto]:
+    """The graphs among attributes: what a branch or loop consists of."""
+    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    found = [a for a in attributes if a.type in kinds]
+    return [body for a in found for body in ((a.g,) if a.type == kinds[0] else a.graphs)]
+
+
+def captured(node: Node) -> set[str]:
+    """What the bodies of a branch or loop read beyond their own tensors."""
+    return set().union(*(_captured(body) for body in bodies(node.attributes.values())))
+
+
+def _captured(body: onnx.GraphProto) -> set[str]:
+    own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
+    read = {value.name for value in body.output}
+    for proto in body.node:
+        own.update(proto.output)
+        read.update(proto.input)
+        for inner in bodies(proto.attribute):
+            read |= _captured(inner)
+    return read - own - {""}
+
+
+def rename(proto: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Gives tensors of an operator other names, in the bodies that it has as well.
+
+    ONNX lets no name of a body stand for two things.
+    """
+    for field_ in (proto.input, proto.output):
+        for index, name in enumerate(field_):
+            field_[index] = names.get(name, name)
+    for body in bodies(proto.attribute):
+        for inner in body.node:
+            rename(inner, names)
+        for value in body.output:
+            value.name = names.get(value.name, value.name)
+
+
 def subgraphs(nodes: Iterable[Node]) -> list[Node]:
     """Nodes with a graph of their own: branches and loops."""
-    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-    return [n for n in nodes if any(a.type in kinds for a in n.attributes.values())]
+    return [node for node in nodes if bodies(node.attributes.values())]

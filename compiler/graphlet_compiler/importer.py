@@ -13,11 +13,10 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from graphlet_compiler import joins, schedule, tir
+from graphlet_compiler import joins, resampling, schedule, te_operators, tir
 from graphlet_compiler.activations import clamp_bounds
 from graphlet_compiler.errors import Detail, UnsupportedDtypeError, UnsupportedOperatorError
 from graphlet_compiler.graph import Graph, Node, Shape, subgraphs
-from graphlet_compiler.simplify import resizes_exactly
 
 # What the runtime's tensors may hold.
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -36,6 +35,16 @@ OUTPUT_PREFIX = "graphlet_output_"
 _DYNAMIC = {"Compress", "NonMaxSuppression", "NonZero", "Unique", "AllClassNMS"}
 
 
+_RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+
+
 def unsupported(graph: Graph) -> list[Detail]:
     """Every operator of the graph that cannot be expressed, by node."""
     known = onnx_frontend._get_convert_map()
@@ -47,7 +56,9 @@ def unsupported(graph: Graph) -> list[Detail]:
             reason = "a branch or loop"
         elif node.domain:
             reason = f"from the domain {node.domain}"
-        elif node.op not in known:
+        elif node.op in _RANDOM:
+            reason = "its result is random"
+        elif node.op not in known and not te_operators.known(node):
             reason = "TVM does not know it"
         elif node.op in _DYNAMIC:
             reason = "the size of its result depends on values"
@@ -60,14 +71,7 @@ def unsupported(graph: Graph) -> list[Detail]:
 
 
 def _wrong_resize(graph: Graph, node: Node) -> str | None:
-    """TVM's resize knows only the ratio of the two sizes, and no antialiasing."""
-    if node.attr("antialias", 0):
-        return "antialiased"
-    mode = node.attr("coordinate_transformation_mode", "half_pixel")
-    if mode in ("half_pixel_symmetric", "tf_crop_and_resize"):
-        return f"coordinate transformation {mode}"
-    known = node.outputs[0] in graph.shapes
-    return "a size that had to be rounded" if known and not resizes_exactly(graph, node) else None
+    return resampling.refusal(graph, node)
 
 
 def _training(graph: Graph, node: Node) -> str | None:
@@ -78,16 +82,11 @@ def _training(graph: Graph, node: Node) -> str | None:
     return "in training mode" if active else None
 
 
-def _wrong_roi(graph: Graph, node: Node) -> str | None:
-    return "mode max" if node.attr("mode", "avg") == "max" else None
-
-
 # What TVM's importer takes but computes wrongly; found with ONNX's own node data.
 _WRONG: dict[str, Callable[[Graph, Node], str | None]] = {
     "BatchNormalization": _training,
     "Dropout": _training,
     "Resize": _wrong_resize,
-    "RoiAlign": _wrong_roi,
     "Upsample": _wrong_resize,
 }
 
@@ -99,7 +98,12 @@ def check_dtypes(graph: Graph) -> None:
         for name in (*node.outputs, *node.inputs):
             dtype = graph.dtypes.get(name)
             if dtype is not None and str(dtype) not in _DTYPES:
-                wrong.append(Detail(f"`{node.name}` ({node.op}): `{name}` is {dtype}", node.name))
+                wrong.append(
+                    Detail(
+                        f"`{node.name}`: {node.op} of {dtype} (tensors have no such type)",
+                        node.name,
+                    )
+                )
                 break
     output = graph.dtypes.get(graph.output)
     if graph.image and output is not None and output != "float32":
@@ -208,7 +212,8 @@ class _Importer:
         sources = [relax.Var(f"input_{i}", self._type(n)) for i, n in enumerate(graph.inputs)]
         self.values.update(zip(graph.inputs, sources, strict=True))
         for name, array in graph.constants.items():
-            self.values[name] = relax.const(array)
+            # Without the type it would make float32 of float64.
+            self.values[name] = relax.const(array, str(array.dtype))
         with bb.function("main", sources):
             with bb.dataflow():
                 for node in graph.nodes:
@@ -283,8 +288,12 @@ class _Importer:
         if (bounds := clamp_bounds(self.graph, node)) is not None and node.op == "Clip":
             # Crossed bounds mean the upper one.
             return relax.op.clip(self.values[node.inputs[0]], min(bounds), bounds[1])
+        values = [self.values[name] if name else None for name in node.inputs]
+        own = te_operators.compute(self.graph, node, self.bb, values)
+        if own is not None:
+            return own
         inputs = onnx_frontend.onnx_input()
-        inputs.extend(self.values[name] if name else None for name in node.inputs)
+        inputs.extend(values)
         attributes = self.frontend._parse_attr(node.attributes.values())
         attributes["tvm_custom"] = {"name": node.name, "num_outputs": len(node.outputs)}
         return self.frontend._convert_operator(node.op, inputs, attributes, self.graph.opset)
@@ -302,6 +311,9 @@ class _Importer:
 
     def _compare(self, node: Node, results: Sequence[Any]) -> None:
         """TVM and ONNX have to agree on every shape: a wrong guess would compute nonsense."""
+        for name in node.outputs[len(results) :]:
+            if name in self.read:
+                raise ValueError(f"it computes no output `{name}`")
         for name, result in zip(node.outputs, results, strict=False):
             if name not in self.read:
                 continue

@@ -15,6 +15,7 @@ from graphlet_compiler.errors import (
     MissingFileError,
     OpsetError,
     TooLargeError,
+    UnsupportedOperatorError,
     from_os_error,
 )
 
@@ -25,13 +26,23 @@ OLDEST_OPSET = 7
 # Standard operators that are written as functions of simpler ones, and that TVM's importer lacks
 # or gets wrong.
 _EXPANDED = (
+    "AffineGrid",
     "Attention",
+    "CausalConvWithState",
     "Celu",
     "CenterCropPad",
     "GroupNormalization",
+    "LinearAttention",
+    "NegativeLogLikelihoodLoss",
     "RMSNormalization",
+    "RotaryEmbedding",
+    "SoftmaxCrossEntropyLoss",
     "Swish",
 )
+# Those of which TVM gives the first output only.
+_FIRST_OUTPUT_ONLY = ("LayerNormalization",)
+_PREVIEW = "ai.onnx.preview"
+_EXPANDED_PREVIEW = ("FlexAttention",)
 
 # Longest serialised message that protobuf's C++ reader and ONNX's checker take.
 _MAX_MESSAGE_BYTES = 2**31 - 1
@@ -76,7 +87,7 @@ def load(path: Path) -> onnx.ModelProto:
             hint="keep the external data files beside the ONNX file under the names it gives them",
         ) from error
     if model.ByteSize() <= _MAX_MESSAGE_BYTES:
-        _check(model)
+        check(model)
     if any(initializer for initializer in model.graph.sparse_initializer):
         raise CorruptOnnxError(
             "the model has sparse weights, which the compiler does not read",
@@ -89,24 +100,55 @@ def expand(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replaces functions by what they stand for: the file's own, and some of the standard's."""
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    found = {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")}
-    standard = [("", op) for op in _EXPANDED if op in found]
-    if standard:
-        # The body of some depends on types, which are written down for inputs only.
-        declared = onnx.shape_inference.infer_shapes(model).graph.value_info
-        for tensor in model.graph.initializer:
-            declared.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
-        del model.graph.value_info[:]
-        model.graph.value_info.extend(declared)
-        model = onnx.inliner.inline_selected_functions(
-            model, standard, exclude=False, inline_schema_functions=True
-        )
+    # What a function stands for may be written with another one.
+    seen: set[tuple[str, str]] = set()
+    while standard := _to_expand(model, seen):
+        seen.update(standard)
+        model = _expand_standard(model, standard)
     return model
 
 
-def _check(model: onnx.ModelProto) -> None:
+def _to_expand(model: onnx.ModelProto, seen: set[tuple[str, str]]) -> list[tuple[str, str]]:
+    nodes = [node for node in model.graph.node if _expands(node)]
+    found = {("" if n.domain == "ai.onnx" else n.domain, n.op_type) for n in nodes}
+    # An operator set that has no such function yet leaves the operator as it is.
+    return sorted(found - seen)
+
+
+def _expands(node: onnx.NodeProto) -> bool:
+    if node.domain == _PREVIEW:
+        return node.op_type in _EXPANDED_PREVIEW
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    further = node.op_type in _FIRST_OUTPUT_ONLY and any(node.output[1:])
+    return further or node.op_type in _EXPANDED
+
+
+def _expand_standard(model: onnx.ModelProto, standard: list[tuple[str, str]]) -> onnx.ModelProto:
+    # The body of some depends on types, which are written down for inputs only.
+    declared = onnx.shape_inference.infer_shapes(model).graph.value_info
+    for tensor in model.graph.initializer:
+        declared.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    # The inliner looks up the type of an input that was left out, too.
+    declared.append(onnx.ValueInfoProto(name="", type=onnx.TypeProto()))
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(declared)
+    try:
+        return onnx.inliner.inline_selected_functions(
+            model, standard, exclude=False, inline_schema_functions=True
+        )
+    except RuntimeError as error:
+        names = ", ".join(op for _, op in standard)
+        raise UnsupportedOperatorError(
+            f"{names}: onnx cannot write the operator out: {_first_line(error)}",
+            node=next(node.name for node in model.graph.node if _expands(node)),
+        ) from error
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Refuses what ONNX's own checker takes for malformed."""
     # The checker wants the shape of every input and output written; files without exist, and
     # runtimes take them.
     tensors = [v.type.tensor_type for v in (*model.graph.input, *model.graph.output)]
@@ -129,6 +171,8 @@ def opset_of(model: onnx.ModelProto) -> int:
 def check_opset(model: onnx.ModelProto) -> None:
     """Refuses operator sets whose meaning the compiler does not know."""
     version, newest = opset_of(model), onnx.defs.onnx_opset_version()
+    if version == 0 and all(node.domain not in ("", "ai.onnx") for node in model.graph.node):
+        return  # None of its operators is of the standard set.
     if version == 0:
         raise OpsetError("the file does not name a version of the standard operator set")
     if version < OLDEST_OPSET:

@@ -24,13 +24,15 @@ from graphlet_compiler import (
 from graphlet_compiler.archive import archive
 from graphlet_compiler.errors import UnsupportedOperatorError
 from graphlet_compiler.events import Events
-from graphlet_compiler.graph import Graph
+from graphlet_compiler.graph import Graph, Node
 from graphlet_compiler.macs import Fallback
 from graphlet_compiler.spec import ModelSpec, Simd
 from graphlet_compiler.tensors import TensorSpec
 from graphlet_compiler.tuning import Tuner
 
 if TYPE_CHECKING:
+    import onnx
+
     from graphlet_compiler.graph_json import ExecutorGraph
 
 _PHASES = ("load", "simplify", "lower", "import", "fuse", "build", "write")
@@ -68,20 +70,71 @@ def compile_model(
 ) -> Compiled:
     """Compiles the model; the same input and choices give the same bytes."""
     events.phase("load")
-    model = onnx_file.load(onnx)
+    return compile_loaded(spec, onnx_file.load(onnx), events, tuner)
+
+
+def compile_loaded(
+    spec: ModelSpec | TensorSpec,
+    model: onnx.ModelProto,
+    events: Events,
+    tuner: Tuner | None = None,
+) -> Compiled:
+    """The same for a model that was read and checked already."""
     operators = onnx_facts.operators(model)
+    graph = open_model(spec, model, tuner)
+    del model  # The weights live on as arrays.
+    opened = import_opened(graph, events)
+    from graphlet_compiler import codegen, graph_json, importer
+
+    events.phase("fuse")
+    module = importer.fuse(opened.module, graph)
+    executor = graph_json.from_module(module, graph.inputs, opened.named)
+    # A picture is put into the input for every request.
+    executor.consumes_inputs = graph.image
+    used = {node.function for node in executor.nodes if node.function is not None}
+
+    events.phase("build")
+    built = codegen.build_object(codegen.functions(module, used), spec.simd)
+    files = {
+        "graph.json": executor.to_json().encode(),
+        "graph.params": codegen.params_bytes(executor.params),
+        "graph.o": built,
+        "libgraph_wasm32.a": archive("graph.o", built),
+    }
+    report = _report(spec, graph, executor, operators, opened.fallbacks, len(used), len(built))
+    files["report.json"] = (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+    return Compiled(files, report)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model as a TVM module, before anything is built."""
+
+    fallbacks: list[Fallback]
+    module: Any
+    # The nodes that calls of known functions stand for.
+    named: list[Node]
+
+
+def open_model(
+    spec: ModelSpec | TensorSpec, model: onnx.ModelProto, tuner: Tuner | None = None
+) -> Graph:
+    """The compiler's own view of a model that was read and checked."""
     expanded = onnx_file.expand(model)
     if isinstance(spec, TensorSpec):
         graph = tensors.open_graph(expanded, spec)
     else:
         graph = prepare.open_graph(expanded, spec)
-    del model, expanded  # The weights live on as arrays.
     graph.tuner = tuner or Tuner()
+    return graph
 
+
+def import_opened(graph: Graph, events: Events) -> Imported:
+    """The first half of a compilation, in which most of what is unsupported is refused."""
     events.phase("simplify")
     simplify.simplify(graph)
     # TVM takes more than a second to import: not before the file has turned out to be sound.
-    from graphlet_compiler import codegen, graph_json, importer
+    from graphlet_compiler import importer
 
     if unsupported := importer.unsupported(graph):
         raise UnsupportedOperatorError.of(unsupported)
@@ -96,24 +149,7 @@ def compile_model(
 
     events.phase("import")
     module, named = importer.import_graph(graph)
-    events.phase("fuse")
-    module = importer.fuse(module, graph)
-    executor = graph_json.from_module(module, graph.inputs, named)
-    # A picture is put into the input for every request.
-    executor.consumes_inputs = graph.image
-    used = {node.function for node in executor.nodes if node.function is not None}
-
-    events.phase("build")
-    built = codegen.build_object(codegen.functions(module, used), spec.simd)
-    files = {
-        "graph.json": executor.to_json().encode(),
-        "graph.params": codegen.params_bytes(executor.params),
-        "graph.o": built,
-        "libgraph_wasm32.a": archive("graph.o", built),
-    }
-    report = _report(spec, graph, executor, operators, fallbacks, len(used), len(built))
-    files["report.json"] = (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
-    return Compiled(files, report)
+    return Imported(fallbacks, module, named)
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from graphlet_compiler.errors import (
     SpecMismatchError,
     UnsupportedDtypeError,
 )
-from graphlet_compiler.graph import Graph, Node
+from graphlet_compiler.graph import Graph, read_node
 from graphlet_compiler.onnx_facts import Extent, extents_of
 from graphlet_compiler.spec import ModelSpec
 
@@ -26,7 +26,7 @@ from graphlet_compiler.spec import ModelSpec
 def read_graph(model: onnx.ModelProto) -> Graph:
     """The nodes and weights of a model; its inputs and outputs are still to be chosen."""
     return Graph(
-        nodes=[_node(proto) for proto in model.graph.node],
+        nodes=[read_node(proto) for proto in model.graph.node],
         constants={t.name: _array(t) for t in model.graph.initializer},
         inputs=[],
         outputs=[],
@@ -152,19 +152,6 @@ def _other_layout(extents: list[Extent], spec: ModelSpec) -> str:
 
 def _bound(extents: list[Extent], shape: Sequence[int]) -> list[int]:
     return [e if isinstance(e, int) else s for e, s in zip(extents, shape, strict=True)]
-
-
-def _node(proto: onnx.NodeProto) -> Node:
-    name = proto.name or f"{proto.op_type}:{next(iter(proto.output), '')}"
-    return Node(
-        op=proto.op_type,
-        name=name,
-        inputs=list(proto.input),
-        outputs=list(proto.output),
-        attributes={a.name: a for a in proto.attribute},
-        domain="" if proto.domain == "ai.onnx" else proto.domain,
-        sources=(name,),
-    )
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:

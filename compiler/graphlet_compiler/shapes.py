@@ -28,6 +28,11 @@ def infer(graph: Graph) -> None:
         extents = tensor.shape.dim if tensor.HasField("shape") else None
         if extents is not None and all(extent.HasField("dim_value") for extent in extents):
             graph.shapes[value.name] = tuple(extent.dim_value for extent in extents)
+    for node in graph.nodes:
+        # ONNX's inference passes this one over.
+        wanted = graph.constants.get(node.input(2) or "") if node.op == "MaxUnpool" else None
+        if wanted is not None:
+            graph.shapes.setdefault(node.outputs[0], tuple(int(extent) for extent in wanted))
 
 
 def require_static(graph: Graph) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphlet_compiler import fold
+from graphlet_compiler import control, decompose, fold, resampling
 from graphlet_compiler.errors import NoInputError
 from graphlet_compiler.graph import Array, Graph, Node
 
@@ -15,6 +15,10 @@ def simplify(graph: Graph) -> None:
     """Folds constants, drops what changes nothing, and splits what is better written simply."""
     _normalise(graph)
     fold.fold_constants(graph)
+    # What is written out brings constants and operators of its own.
+    while control.write_out(graph) or decompose.decompose(graph):
+        _normalise(graph)
+        fold.fold_constants(graph)
     _drop_identities(graph)
     _write_out_sizes(graph)
     graph.prune()
@@ -85,9 +89,13 @@ def _split_sum(graph: Graph, node: Node) -> list[Node]:
 
 
 def _write_out_sizes(graph: Graph) -> None:
-    """``Resize`` has many ways to say how large its result is; one is left, the plain one."""
+    """``Resize`` has many ways to say how large its result is; TVM is left the plain one."""
     for node in graph.nodes:
-        if node.op != "Resize" or node.domain or not resizes_exactly(graph, node):
+        if node.op != "Resize" or node.domain:
+            continue
+        if any(name not in graph.shapes for name in (node.inputs[0], node.outputs[0])):
+            continue
+        if resampling.needed(graph, node):
             continue
         sizes = graph.add_constant(
             f"{node.outputs[0]}.sizes", np.asarray(graph.shapes[node.outputs[0]], np.int64)
@@ -95,23 +103,6 @@ def _write_out_sizes(graph: Graph) -> None:
         node.inputs = [node.inputs[0], node.input(1) or "", "", sizes]
         for name in ("axes", "keep_aspect_ratio_policy"):
             node.attributes.pop(name, None)
-
-
-def resizes_exactly(graph: Graph, node: Node) -> bool:
-    """Whether the factors of a ``Resize`` are the ratios of its sizes: nothing was rounded."""
-    before = graph.shapes.get(node.inputs[0])
-    after = graph.shapes.get(node.outputs[0])
-    if before is None or after is None:
-        return False
-    given = node.input(2) if node.op == "Resize" else node.input(1)
-    scales = graph.constants.get(given) if given is not None else None
-    axes = node.attr("axes") or range(len(before))
-    if scales is None or scales.size == 0:
-        # Sizes in whole pixels; a policy may round one of them.
-        policy = node.attr("keep_aspect_ratio_policy", "stretch")
-        return bool(policy == "stretch")
-    exact = [before[axis] * float(s) for axis, s in zip(axes, scales, strict=True)]
-    return bool(np.allclose(exact, [after[axis] for axis in axes], atol=1e-4))
 
 
 def _drop_identities(graph: Graph) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
+from tvm.script.ir_builder import tirx as builder
 
 from graphlet_compiler.graph import Shape
 from graphlet_compiler.kernels import KernelCall
@@ -104,3 +105,19 @@ def _pointer(buffer: Any, begin: int, body: list[Any]) -> Any:
 
 def _function(buffers: Sequence[Any], body: Any) -> Any:
     return tirx.PrimFunc(buffers, body).with_attrs({"op_pattern": _OPAQUE, "tirx.noalias": True})
+
+
+def loops_function(
+    inputs: Sequence[tuple[Shape, str]],
+    outputs: Sequence[tuple[Shape, str]],
+    body: Callable[[list[Any], list[Any]], list[Any]],
+) -> Any:
+    """A function of plain loops; ``body`` reads and writes its tensors by flat indices."""
+    buffers = [
+        tirx.decl_buffer(shape, dtype, f"{kind}{index}", elem_offset=0)
+        for kind, tensors in (("a", inputs), ("y", outputs))
+        for index, (shape, dtype) in enumerate(tensors)
+    ]
+    views = [builder.buffer_proxy(buffer) for buffer in buffers]
+    statements = body(views[: len(inputs)], views[len(inputs) :])
+    return _function(buffers, statements[0] if len(statements) == 1 else tirx.SeqStmt(statements))

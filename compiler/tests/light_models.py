@@ -4,16 +4,23 @@ The wheel of onnx carries well-known networks whose weights are all one number, 
 ``ConstantOfShape``; a compiler that swapped channels would pass. This writes such a network with
 seeded weights instead: He-scaled filters, and batch-norms whose four statistics all vary.
 
-    python tests/light_models.py OUT.onnx [--model light_resnet50] [--seed 0]
+    python tests/light_models.py OUT.onnx [--model light_resnet50] [--seed 0] [--data DIR]
+
+With ``--data`` the model gets what its last softmax reads as another output, and the folder an
+input and what onnxruntime makes of it: ``input_0.bin``, ``output_0.bin`` and so on, float32. Names
+and shapes are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+from derived_models import expose
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -78,8 +85,36 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="light_resnet50")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path)
     options = parser.parse_args()
-    onnx.save(weighted(options.model, options.seed), options.out)
+    model = weighted(options.model, options.seed)
+    if options.data is not None and any(n.op_type == "Softmax" for n in model.graph.node):
+        expose(model)
+    onnx.save(model, options.out)
+    if options.data is not None:
+        json.dump(write_data(options.out, options.data, options.seed), sys.stdout)
+
+
+def write_data(model: Path, folder: Path, seed: int) -> dict[str, list[dict[str, object]]]:
+    """Writes an input of noise and what onnxruntime makes of it; tells their names and shapes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(seed)
+    inputs = {i.name: random.standard_normal(i.shape, np.float32) for i in session.get_inputs()}
+    outputs = {
+        o.name: value
+        for o, value in zip(session.get_outputs(), session.run(None, inputs), strict=True)
+    }
+    told: dict[str, list[dict[str, object]]] = {}
+    for kind, arrays in (("input", inputs), ("output", outputs)):
+        for index, array in enumerate(arrays.values()):
+            (folder / f"{kind}_{index}.bin").write_bytes(array.astype("<f4").tobytes())
+        told[f"{kind}s"] = [
+            {"name": name, "dtype": "float32", "shape": list(array.shape)}
+            for name, array in arrays.items()
+        ]
+    return told
 
 
 if __name__ == "__main__":

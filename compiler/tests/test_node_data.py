@@ -1,4 +1,4 @@
-"""ONNX's own test data, operator by operator: what is not refused has to be right.
+"""ONNX's own test data for the operators that image networks are made of.
 
 Only the first input stays an input; the others become constants, as in a trained network.
 """
@@ -29,38 +29,6 @@ OPERATORS = re.compile(
     r"|tanh|tile|transpose|unsqueeze)"
 )
 
-# Refused with the node's name; an entry that starts to pass has to go.
-REFUSED = {
-    "test_batchnorm_epsilon_training_mode",
-    "test_batchnorm_example_training_mode",
-    "test_convtranspose_output_shape",
-    "test_pow_types_float32_int32",
-    "test_pow_types_float32_int64",
-    "test_pow_types_float32_uint32",
-    "test_pow_types_float32_uint64",
-    "test_reshape_allowzero_reordered",
-    "test_resize_downsample_scales_cubic",
-    "test_resize_downsample_scales_cubic_A_n0p5_exclude_outside",
-    "test_resize_downsample_scales_cubic_align_corners",
-    "test_resize_downsample_scales_cubic_antialias",
-    "test_resize_downsample_scales_linear",
-    "test_resize_downsample_scales_linear_align_corners",
-    "test_resize_downsample_scales_linear_antialias",
-    "test_resize_downsample_scales_linear_half_pixel_symmetric",
-    "test_resize_downsample_scales_nearest",
-    "test_resize_downsample_sizes_cubic_antialias",
-    "test_resize_downsample_sizes_linear_antialias",
-    "test_resize_downsample_sizes_nearest_not_larger",
-    "test_resize_downsample_sizes_nearest_not_smaller",
-    "test_resize_tf_crop_and_resize",
-    "test_resize_tf_crop_and_resize_axes_2_3",
-    "test_resize_tf_crop_and_resize_axes_3_2",
-    "test_resize_tf_crop_and_resize_extrapolation_value",
-    "test_resize_upsample_scales_linear_half_pixel_symmetric",
-    "test_resize_upsample_sizes_nearest_not_larger",
-    "test_resize_upsample_sizes_nearest_not_smaller",
-}
-
 
 def names() -> list[str]:
     found = []
@@ -84,7 +52,7 @@ def tensor(path: Path) -> Array:
 
 
 @pytest.mark.parametrize("name", names())
-def test_an_operator_is_right_or_refused(name: str) -> None:
+def test_an_operator_is_right(name: str) -> None:
     model = onnx.load(DATA / name / "model.onnx")
     if onnx_file.opset_of(model) < onnx_file.OLDEST_OPSET:
         pytest.skip("an operator set that we refuse")
@@ -104,9 +72,6 @@ def test_an_operator_is_right_or_refused(name: str) -> None:
     )
     try:
         result = Executor(model, spec).run(first)
-    except errors.CompileError as error:
-        assert name in REFUSED, error.message
-        assert error.code != "internal" and error.node
-        return
-    assert name not in REFUSED, "passes now: take it off the list"
+    except errors.NoInputError:
+        return  # It gives back what it got, or nothing at all.
     np.testing.assert_allclose(result, tensor(data / "output_0.pb"), rtol=1e-3, atol=1e-5)

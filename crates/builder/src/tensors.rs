@@ -4,7 +4,10 @@
 //! which then carries spec and labels too. [`build_operators`] makes the operator library, whose
 //! exports are nearly the same.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use model_spec::{ModelSpec, SimdLevel};
 use serde::Serialize;
@@ -73,12 +76,9 @@ pub fn build_tensors(
     options: &TensorOptions,
     progress: &mut dyn Progress,
 ) -> Result<BuiltTensors, BuildError> {
-    let kind = GuestKind::Graph;
-    let toolchain = kind.toolchain()?;
+    // What is missing is told before a minute was spent on compiling.
+    GuestKind::Graph.toolchain()?;
     let simd = options.simd.unwrap_or(SimdLevel::Relaxed);
-    let library = step(progress, "guest library (built once)", |_| {
-        guest::library(home, &toolchain, kind, simd)
-    })?;
     let scratch = tempfile::tempdir()
         .map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;
     let spec =
@@ -86,19 +86,42 @@ pub fn build_tensors(
     let spec = serde_json::to_vec(&spec).map_err(|error| join::malformed("spec", error.into()))?;
     let report =
         compiler::compile_tensors(home, &spec, &options.onnx, simd, scratch.path(), progress)?;
-    let description = description(&options.name, &options.version, &report, None);
+    let named = (options.name.as_str(), options.version.as_str());
+    let built = link_tensors(home, named, simd, scratch.path(), report, progress)?;
+    if let Some(folder) = &options.artifacts {
+        keep(scratch.path(), folder)?;
+    }
+    Ok(built)
+}
+
+/// Links a WASM graph of what the compiler left in a folder; `named` are the model's name and
+/// version, `report` is the compiler's.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn link_tensors(
+    home: &Home,
+    named: (&str, &str),
+    simd: SimdLevel,
+    folder: &Path,
+    report: Value,
+    progress: &mut dyn Progress,
+) -> Result<BuiltTensors, BuildError> {
+    let kind = GuestKind::Graph;
+    let toolchain = kind.toolchain()?;
+    let library = step(progress, "guest library (built once)", |_| {
+        guest::library(home, &toolchain, kind, simd)
+    })?;
+    let description = description(named.0, named.1, &report, None);
     let joined = step(progress, "linking", |_| {
         let text = description.to_string();
         let guest =
             Guest { toolchain: &toolchain, kind, library: &library, text: &text, labels: &[] };
-        let mut joined = join::join(&guest, scratch.path())?;
+        let mut joined = join::join(&guest, folder)?;
         join::add_section(&mut joined.module, GRAPH_SECTION, text.into_bytes());
         join::validate(&joined.module)?;
         Ok(joined)
     })?;
-    if let Some(folder) = &options.artifacts {
-        keep(scratch.path(), folder)?;
-    }
     Ok(BuiltTensors { module: joined.module, description, params: joined.params, report })
 }
 
