@@ -53,6 +53,16 @@ pub fn facts(home: &Home, onnx: &Path) -> Result<OnnxFacts, BuildError> {
         .map_err(|source| BuildError::CompilerOutput { what: "facts", source: Box::new(source) })
 }
 
+/// Writes an operator, told in a file, as an ONNX model of one node.
+///
+/// # Errors
+/// [`BuildError::Compiler`] with code `wrong_operator`; otherwise as [`compile`].
+pub(crate) fn operator_model(home: &Home, told: &Path, onnx: &Path) -> Result<(), BuildError> {
+    let mut command = module(home, "graphlet_compiler.operator_model")?;
+    command.arg("--operator").arg(absolute(told)).arg("--out").arg(absolute(onnx));
+    answer(command).map(drop)
+}
+
 /// What a model costs and what would run slowly, before any build: the compiler's report as it
 /// gives it.
 ///
@@ -185,10 +195,16 @@ fn absolute(path: &Path) -> std::path::PathBuf {
 }
 
 fn python(home: &Home, subcommand: &str) -> Result<Command, BuildError> {
+    let mut command = module(home, "graphlet_compiler")?;
+    command.arg(subcommand);
+    Ok(command)
+}
+
+fn module(home: &Home, name: &str) -> Result<Command, BuildError> {
     let compiler = absolute(&home.root().join("compiler"));
     let mut command = Command::new(absolute(home.python()?));
     command
-        .args(["-m", "graphlet_compiler", subcommand])
+        .args(["-m", name])
         // `-m` looks for modules in the working directory first, and the user's may hold anything.
         .current_dir(&compiler)
         .env("PYTHONPATH", &compiler)

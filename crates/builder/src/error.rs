@@ -202,9 +202,10 @@ impl BuildError {
     /// True for mistakes in what the user wrote (exit code 2), false for everything that failed
     /// (exit code 1).
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            BuildError::Spec { .. } | BuildError::Labels { .. } | BuildError::Tuning { .. }
-        )
+        match self {
+            BuildError::Spec { .. } | BuildError::Labels { .. } | BuildError::Tuning { .. } => true,
+            BuildError::Compiler { code, .. } => code == "wrong_operator",
+            _ => false,
+        }
     }
 }

@@ -18,6 +18,7 @@ mod join;
 mod layers;
 mod link;
 mod object;
+mod operator;
 mod preinit;
 mod progress;
 mod tensors;
@@ -30,6 +31,7 @@ pub use guest_toolchain::GuestToolchain;
 pub use home::Home;
 pub use layers::{LAYERS_SECTION, Layer};
 pub use model_spec::SimdLevel;
+pub use operator::{Operator, OperatorInput, OperatorOptions, build_operator};
 pub use progress::{Event, Progress, Silent};
 pub use tensors::{
     BuiltTensors, GRAPH_ABI, GRAPH_SECTION, TensorOptions, build_operators, build_tensors,

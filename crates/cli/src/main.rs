@@ -3,6 +3,7 @@
 mod card;
 mod ceiling;
 mod commands;
+mod component;
 mod exit;
 mod files;
 mod keys;

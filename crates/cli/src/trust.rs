@@ -289,9 +289,12 @@ pub fn hint(error: &VerifyError, module: &Path) -> String {
         VerifyError::Capability { .. } => {
             "graphlet keys list   (shows the capabilities that are allowed here)".into()
         }
-        VerifyError::Module(
-            ModuleError::NotWasm | ModuleError::Component | ModuleError::TooLarge { .. },
-        ) => "graphlet build model.toml -o model.wasm   (makes a module that can be signed)".into(),
+        VerifyError::Module(ModuleError::Component) => {
+            format!("wasmtime serve {module}   (docs/component.md: how it is trusted)")
+        }
+        VerifyError::Module(ModuleError::NotWasm | ModuleError::TooLarge { .. }) => {
+            "graphlet build model.toml -o model.wasm   (makes a module that can be signed)".into()
+        }
         _ => format!(
             "graphlet inspect {module}   (then fetch or build it again: it is not what was signed)"
         ),

@@ -1,5 +1,7 @@
 //! `graphlet build`: `model.toml` and its ONNX file to a signed module.
 
+mod operator;
+
 use std::{
     collections::BTreeMap,
     io::{Write as _, stdout},
@@ -9,10 +11,12 @@ use std::{
 };
 
 use anyhow::Result;
-use builder::{BuildOptions, GuestKind, Home, TensorOptions};
+use builder::{BuildOptions, GuestKind, Home, OperatorOptions, TensorOptions};
 use claims::Digest;
 use clap::ValueEnum;
 use model_spec::SimdLevel;
+
+use operator::OperatorArgs;
 
 use super::sign::{SigningOptions, sign_module};
 use crate::{exit::Usage, paths, progress::Display};
@@ -21,17 +25,19 @@ use crate::{exit::Usage, paths, progress::Display};
 ///
 /// Reads MODEL.toml and the ONNX file that it names, compiles both with TVM, links them with the
 /// guest and signs the result. `--as graph` takes an ONNX file alone too, with inputs and outputs of
-/// any number and type. The first build of a kind and SIMD level compiles the guest too,
-/// a minute or two; later ones only link.
+/// any number and type. `--as operator` takes the name of an ONNX operator with its inputs and
+/// attributes, or an ONNX file with one node. The first build of a kind and SIMD level compiles the
+/// guest too, a minute or two; later ones only link.
 ///
-/// Prints the digest of the signed file. With SOURCE_DATE_EPOCH set, the same files, keys and
+/// Prints the digest of the file, which is signed unless it is a component. With SOURCE_DATE_EPOCH set, the same files, keys and
 /// options give the same bytes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's description (docs/model-toml.md); for a graph, an ONNX file too
+    /// The model's description (docs/model-toml.md); for a graph, an ONNX file too; for an operator,
+    /// its name
     #[arg(value_name = "MODEL.toml")]
     spec: PathBuf,
-    /// Where to write the signed module
+    /// Where to write the module
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// What the module is to its host
@@ -49,6 +55,9 @@ pub struct Args {
     /// Print warnings and errors only
     #[arg(short, long)]
     quiet: bool,
+    /// What the operator is given
+    #[command(flatten)]
+    operator: OperatorArgs,
     /// What the claims say
     #[command(flatten)]
     signing: SigningOptions,
@@ -64,6 +73,8 @@ enum Kind {
     Component,
     /// A WASM graph, tensors in and tensors out: `graphlet graph run`
     Graph,
+    /// A WASM graph of one ONNX operator
+    Operator,
 }
 
 /// Vector instructions, as the command line spells them.
@@ -104,22 +115,35 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
     // What can be wrong with the arguments shows before the long work.
     super::folder_of(&args.output)?;
-    args.signing.check()?;
-    let home = Home::find(paths::cache_dir()?)?;
-    if args.spec.extension().is_some_and(|extension| extension == "onnx") {
-        return build_onnx(args, &home, begun);
+    if args.kind == Kind::Component && args.signing.is_given() {
+        return Err(Usage::new("a component carries no claims: hosts of components read none")
+            .hint("docs/component.md says how a component is trusted")
+            .into());
     }
+    args.signing.check()?;
+    let is_onnx = args.spec.extension().is_some_and(|extension| extension == "onnx");
+    if args.operator.is_given() && (args.kind != Kind::Operator || is_onnx) {
+        let message =
+            "--input, --attribute, --opset, --output-count and --domain tell of an operator";
+        return Err(Usage::new(message)
+            .hint("graphlet build Softmax --as operator --input f32[1,1000] -o softmax.wasm")
+            .into());
+    }
+    let home = Home::find(paths::cache_dir()?)?;
+    let kind = match args.kind {
+        _ if is_onnx => return build_onnx(args, &home, begun),
+        Kind::Operator => return build_onnx(args, &home, begun),
+        Kind::Actor => GuestKind::Actor,
+        Kind::Wasi => GuestKind::Wasi,
+        Kind::Component => GuestKind::Component,
+        Kind::Graph => GuestKind::Graph,
+    };
     if !args.shapes.is_empty() {
         return Err(Usage::new("--shape is for ONNX files; a model.toml has input.shape").into());
     }
     let options = BuildOptions {
         spec: args.spec.clone(),
-        kind: match args.kind {
-            Kind::Actor => GuestKind::Actor,
-            Kind::Wasi => GuestKind::Wasi,
-            Kind::Component => GuestKind::Component,
-            Kind::Graph => GuestKind::Graph,
-        },
+        kind,
         simd: args.simd.map(Simd::level),
         artifacts: args.artifacts.clone(),
     };
@@ -127,7 +151,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let built = builder::build(&home, &options, &mut display)?;
     display.finish();
     let model = &built.spec.model;
-    let signed = sign_module(&built.module, &model.name, Some(&model.version), &args.signing)?;
+    let signed = match args.kind {
+        Kind::Component => built.module,
+        _ => sign_module(&built.module, &model.name, Some(&model.version), &args.signing)?,
+    };
     super::write_whole(&args.output, &signed)?;
     if !args.quiet {
         eprintln!(
@@ -141,40 +168,53 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         match args.kind {
             Kind::Actor => eprintln!("next: graphlet run {file}"),
             Kind::Wasi => eprintln!("next: wasmtime run --dir . {file} PICTURE"),
-            Kind::Component => eprintln!("next: wasmtime serve -S cli {file}"),
-            Kind::Graph => eprintln!("next: graphlet graph run -g {file} -i PICTURE"),
+            Kind::Component => {
+                eprintln!("a component carries no claims: trust it by its digest");
+                eprintln!("next: wasmtime serve {file}");
+            }
+            Kind::Graph | Kind::Operator => {
+                eprintln!("next: graphlet graph run -g {file} -i PICTURE")
+            }
         }
     }
     writeln!(stdout(), "{}", Digest::of(&signed))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds a WASM graph of an ONNX file alone; it is called after the file.
+/// Builds a WASM graph of an ONNX file alone or of one operator; it is called after either.
 fn build_onnx(args: &Args, home: &Home, begun: Instant) -> Result<ExitCode> {
-    if args.kind != Kind::Graph {
-        return Err(Usage::new(format!("{} is no model.toml", args.spec.display()))
-            .hint("`graphlet init` writes one of it; `--as graph` takes an ONNX file")
-            .into());
-    }
-    let stem = args.spec.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut shapes = BTreeMap::new();
-    for (name, extents) in &args.shapes {
-        if shapes.insert(name.clone(), extents.clone()).is_some() {
-            return Err(Usage::new(format!("--shape {name} is given twice")).into());
-        }
-    }
-    let options = TensorOptions {
-        onnx: args.spec.clone(),
-        name: stem.clone(),
-        shapes,
-        simd: args.simd.map(Simd::level),
-        artifacts: args.artifacts.clone(),
-        ..TensorOptions::default()
-    };
     let mut display = Display::new(args.quiet);
-    let built = builder::build_tensors(home, &options, &mut display)?;
+    let is_onnx = args.spec.extension().is_some_and(|extension| extension == "onnx");
+    let (name, built) = match args.kind {
+        Kind::Operator if !is_onnx => {
+            let name = args.spec.to_string_lossy().into_owned();
+            if !args.shapes.is_empty() {
+                return Err(Usage::new("--shape is for ONNX files; an operator has --input").into());
+            }
+            let options = OperatorOptions {
+                operator: args.operator.operator(&name)?,
+                simd: args.simd.map(Simd::level),
+                artifacts: args.artifacts.clone(),
+            };
+            let built = builder::build_operator(home, &options, &mut display)?;
+            (name, built)
+        }
+        Kind::Graph | Kind::Operator => {
+            let name = args.spec.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let options = tensor_options(args, &name)?;
+            if args.kind == Kind::Operator {
+                only_one_node(home, args)?;
+            }
+            (name, builder::build_tensors(home, &options, &mut display)?)
+        }
+        _ => {
+            return Err(Usage::new(format!("{} is no model.toml", args.spec.display()))
+                .hint("`graphlet init` writes one of it; `--as graph` takes an ONNX file")
+                .into());
+        }
+    };
     display.finish();
-    let signed = sign_module(&built.module, &stem, None, &args.signing)?;
+    let signed = sign_module(&built.module, &name, None, &args.signing)?;
     super::write_whole(&args.output, &signed)?;
     if !args.quiet {
         let (file, took) = (args.output.display(), begun.elapsed().as_secs_f64());
@@ -184,4 +224,33 @@ fn build_onnx(args: &Args, home: &Home, begun: Instant) -> Result<ExitCode> {
     }
     writeln!(stdout(), "{}", Digest::of(&signed))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An operator's file holds nothing else than it, but for constants.
+fn only_one_node(home: &Home, args: &Args) -> Result<()> {
+    let facts = builder::compiler::facts(home, &args.spec)?;
+    let computing = facts.operators.iter().filter(|(name, _)| *name != "Constant");
+    match computing.map(|(_, count)| count).sum::<usize>() {
+        1 => Ok(()),
+        nodes => Err(Usage::new(format!("{} has {nodes} nodes, not one", args.spec.display()))
+            .hint("`--as graph` takes any number of them")
+            .into()),
+    }
+}
+
+fn tensor_options(args: &Args, name: &str) -> Result<TensorOptions> {
+    let mut shapes = BTreeMap::new();
+    for (name, extents) in &args.shapes {
+        if shapes.insert(name.clone(), extents.clone()).is_some() {
+            return Err(Usage::new(format!("--shape {name} is given twice")).into());
+        }
+    }
+    Ok(TensorOptions {
+        onnx: args.spec.clone(),
+        name: name.to_owned(),
+        shapes,
+        simd: args.simd.map(Simd::level),
+        artifacts: args.artifacts.clone(),
+        ..TensorOptions::default()
+    })
 }

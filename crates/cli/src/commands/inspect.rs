@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     card::Card,
+    component::Component,
     files::{printable, read_module},
     plan::Plan,
     shape::{Entry, Memory, Shape},
@@ -56,6 +57,8 @@ struct Report {
     file: String,
     bytes: u64,
     digest: String,
+    /// `module` or `component`.
+    kind: &'static str,
     verdict: Verdict,
     /// Only claims whose signature and hash hold are shown.
     claims: Option<ShownClaims>,
@@ -111,16 +114,20 @@ struct SectionSize {
 
 impl Report {
     fn of(path: &Path, bytes: &[u8], trust: &TrustFile, now: Timestamp) -> Result<Self> {
-        let mut sections = Vec::new();
-        for section in Sections::of(bytes)? {
-            let section = section?;
-            let name = match section.name {
-                Some(name) => format!("custom {name:?}"),
-                None => SECTION_NAMES[usize::from(section.id)].to_owned(),
-            };
-            sections.push(SectionSize { name, bytes: section.span.len() });
-        }
-        let shape = Shape::of(bytes)?;
+        let component = Component::is_one(bytes).then(|| Component::of(bytes)).transpose()?;
+        let (sections, shape) = match &component {
+            Some(component) => {
+                let sections = component.sections.iter();
+                let size = |(name, bytes): &(String, usize)| SectionSize {
+                    name: name.clone(),
+                    bytes: *bytes,
+                };
+                let inside = Shape::of(component.module.unwrap_or(EMPTY_MODULE))?;
+                let (imports, exports) = (component.imports.clone(), component.exports.clone());
+                (sections.map(size).collect(), Shape { imports, exports, ..inside })
+            }
+            None => (sections_of(bytes)?, Shape::of(bytes)?),
+        };
         let verdict = match verify(bytes, &trust.policy(now)) {
             Ok(_) => Verdict { verified: true, code: None, reason: None, hint: None },
             Err(error) => Verdict {
@@ -130,15 +137,21 @@ impl Report {
                 hint: Some(trust::hint(&error, path)),
             },
         };
-        let (model, model_error) = match Card::of(bytes) {
+        let card = match &component {
+            Some(component) => component.custom_section(Card::SECTION).map(Card::parse).transpose(),
+            None => Card::of(bytes),
+        };
+        let (model, model_error) = match card {
             Ok(card) => (card, None),
             Err(error) => (None, Some(format!("{:#}", anyhow::Error::from(error)))),
         };
-        let plan = Plan::of(bytes, model.as_ref())?;
+        let module = component.as_ref().map_or(bytes, |found| found.module.unwrap_or(EMPTY_MODULE));
+        let plan = Plan::of(module, model.as_ref())?;
         Ok(Report {
             file: path.display().to_string(),
             bytes: bytes.len() as u64,
             digest: Digest::of(bytes).to_string(),
+            kind: if component.is_some() { "component" } else { "module" },
             verdict,
             claims: authentic_claims(bytes).ok().map(|claims| ShownClaims::of(claims, trust)),
             model,
@@ -156,6 +169,9 @@ impl Report {
         let mut text = Text::default();
         text.line("file", &format!("{}, {} bytes", self.file, show_count(self.bytes)));
         text.line("digest", &self.digest);
+        if self.kind == "component" {
+            text.line("kind", "component, for wasmtime serve, Spin and wasmCloud");
+        }
         match (&self.verdict.reason, self.verdict.code) {
             (Some(reason), Some(code)) => {
                 text.line("verdict", &format!("refused ({code}): {reason}"));
@@ -167,6 +183,9 @@ impl Report {
         }
         match &self.claims {
             Some(claims) => claims.write(&mut text, now),
+            None if self.kind == "component" => {
+                text.line("claims", "none: hosts of components read none");
+            }
             None => text.line("claims", "none that hold"),
         }
         if let Some(card) = &self.model {
@@ -200,6 +219,20 @@ impl Report {
         text.list("exports", self.exports.iter().map(ToString::to_string));
         text.0
     }
+}
+
+/// The sections of a core module.
+fn sections_of(bytes: &[u8]) -> Result<Vec<SectionSize>> {
+    let mut sections = Vec::new();
+    for section in Sections::of(bytes)? {
+        let section = section?;
+        let name = match section.name {
+            Some(name) => format!("custom {name:?}"),
+            None => SECTION_NAMES[usize::from(section.id)].to_owned(),
+        };
+        sections.push(SectionSize { name, bytes: section.span.len() });
+    }
+    Ok(sections)
 }
 
 impl ShownClaims {
@@ -343,6 +376,9 @@ impl Text {
         }
     }
 }
+
+/// What a component without a core module would compute with.
+const EMPTY_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// By section id; `Sections` knows no others.
 const SECTION_NAMES: [&str; 14] = [

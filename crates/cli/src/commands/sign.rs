@@ -42,7 +42,7 @@ pub struct Args {
 }
 
 /// What the claims say besides name and version; the same for `sign` and `build`.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub struct SigningOptions {
     /// Key file of the issuer. Default: the development issuer, made and trusted on first use
     #[arg(long, value_name = "KEYFILE")]
@@ -66,6 +66,11 @@ pub struct SigningOptions {
 }
 
 impl SigningOptions {
+    /// Whether any of them was named.
+    pub fn is_given(&self) -> bool {
+        *self != Self::default()
+    }
+
     /// Reads the keys that are named, so that a slip shows before a build.
     pub fn check(&self) -> Result<()> {
         if let Some(path) = &self.issuer {

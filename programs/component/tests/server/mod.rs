@@ -87,8 +87,8 @@ impl Server {
         let shape = component.component_type();
         let imports = shape.imports(&engine).map(|(name, _)| name.to_owned()).collect();
         let mut linker = Linker::<State>::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        // The world `wasi:http/proxy` and nothing beyond it, as `wasmtime serve` gives it.
+        wasmtime_wasi_http::p2::add_to_linker_async(&mut linker)?;
         let pre = Arc::new(ProxyPre::new(linker.instantiate_pre(&component)?)?);
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
