@@ -21,6 +21,7 @@ from graphlet_bench import (
     kernels,
     machine,
     models,
+    operators,
     peers,
     plots,
     process,
@@ -62,6 +63,7 @@ def arguments() -> argparse.Namespace:
         "--seconds", type=float, default=8, help="of load per step over HTTP (default: 8)"
     )
     parser.add_argument("--no-http", action="store_true", help="no load over HTTP")
+    parser.add_argument("--no-operators", action="store_true", help="not the operator library")
     parser.add_argument("--no-kernels", action="store_true", help="not the kernels' own bench")
     parser.add_argument("--core", **number, help="core to measure on (default: the last)")
     parser.add_argument(
@@ -153,7 +155,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {
         "schema": 1,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine.describe(ROOT),
+        "machine": machine.describe(ROOT, asked.graphlet),
         "settings": {
             "rounds": asked.rounds,
             "runs": asked.runs,
@@ -180,6 +182,9 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     served = ready.get("mobilenet_v2") or next(iter(ready.values()), None)
     if served is not None and not (asked.quick or asked.no_http):
         results |= _http(asked, place, tools, served, say)
+    if not (asked.quick or asked.no_operators):
+        with _away_from(placement.core):
+            results |= _operators(place, tools, placement, say)
     if not (asked.quick or asked.no_kernels):
         results |= _kernels(placement, say)
     results["load_after"] = round(os.getloadavg()[0], 2)
@@ -265,6 +270,16 @@ def _graph_ms(place: Place, model: Model, picture: Path) -> float:
     except process.PeerError as error:
         raise ModelError(str(error)) from error
     return float(done.events[-1]["milliseconds"]["infer"])
+
+
+def _operators(
+    place: Place, tools: Tools, placement: Placement, say: Callable[[str], None]
+) -> dict[str, Any]:
+    try:
+        return {"operators": operators.measure(place, tools, placement, say)}
+    except (ModelError, process.PeerError) as error:
+        say(f"operators: not measured ({error})")
+        return {"operators": {"reason": str(error)}}
 
 
 def _kernels(placement: Placement, say: Callable[[str], None]) -> dict[str, Any]:

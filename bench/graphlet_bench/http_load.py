@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphlet_bench import machine, process
+from graphlet_bench import machine, process, stats
 from graphlet_bench.models import Model, ModelError, Place, served
 
 
@@ -85,6 +85,7 @@ def throughput(
         "scaling": round(most["requests_per_second"] / expected, 4) if cores > 1 else None,
         "further_instance_kb": further(steps),
         "further_process_kb": _further_process(place, model, oha, say),
+        "instance_ms": _instances(place, model, cores, say),
     }
 
 
@@ -94,6 +95,33 @@ def further(steps: Sequence[Mapping[str, float]]) -> int | None:
         return None
     more = steps[-1]["instances"] - steps[0]["instances"]
     return round((steps[-1]["pss_kb"] - steps[0]["pss_kb"]) / more)
+
+
+def _instances(
+    place: Place, model: Model, count: int, say: Callable[[str], None], times: int = 3
+) -> dict[str, float] | None:
+    """How long it takes to make an instance and ask it for its health, as the host logs it."""
+    say(f"{model.title}: {count} instances begin")
+    log = place.work / "serve.log"
+    found: list[float] = []
+    for _ in range(times):
+        flags = ["--log", "info,host=debug", "--log-format", "json"]
+        with served(place, model.module, count, log, flags):
+            pass
+        found += begun_ms(log.read_text(errors="replace"))
+    return stats.spread(found).as_json() if found else None
+
+
+def begun_ms(log: str) -> list[float]:
+    """The times of instances in a log of lines of JSON."""
+    found = []
+    for line in log.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            event = json.loads(line)
+            fields = event.get("fields", event)
+            if "instance_us" in fields:
+                found.append(fields["instance_us"] / 1e3)
+    return found
 
 
 def _further_process(

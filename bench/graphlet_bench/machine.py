@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 
-def describe(root: Path) -> dict[str, Any]:
-    """Processor, memory, kernel, load, commit, and versions of what runs peers."""
+def describe(root: Path, binary: Path) -> dict[str, Any]:
+    """Processor, memory, kernel, load, the binary's commit, and versions of what runs peers."""
     info = _processor()
     memory = _field(Path("/proc/meminfo"), "MemTotal")
     return {
@@ -21,12 +21,22 @@ def describe(root: Path) -> dict[str, Any]:
         "memory_gb": round(int(memory.split()[0]) / 1e6, 1) if memory else None,
         "system": platform.platform(),
         "load_before": round(os.getloadavg()[0], 2),
-        "commit": output(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]),
+        "commit": built_from(root, binary),
         "changed_files": len(_changes(root)),
         "rust": output(["rustc", "--version"]),
         "node": output(["node", "--version"]),
         "chromium": output([chromium() or "chromium", "--version"]),
     }
+
+
+def built_from(root: Path, binary: Path) -> str | None:
+    """The last commit before a binary was built: later ones are not in it, and may be others'."""
+    try:
+        built = int(binary.stat().st_mtime)
+    except OSError:
+        return None
+    command = ["git", "-C", str(root), "log", "-1", "--abbrev=12", "--format=%h"]
+    return output([*command, f"--before=@{built}"]) or output(command)
 
 
 def chromium() -> str | None:

@@ -97,8 +97,8 @@ def prepare(place: Place, name: str, say: Callable[[str], None]) -> Model:
     model = _collect(place, name, folder)
     say(f"{model.title}: building the module")
     toml = str(folder / "model.toml")
-    _graphlet(place, "build", "--quiet", toml, "-o", str(model.module))
-    model.card = json.loads(_graphlet(place, "inspect", "--json", str(model.module)))
+    graphlet(place, "build", "--quiet", toml, "-o", str(model.module))
+    model.card = json.loads(graphlet(place, "inspect", "--json", str(model.module)))
     tensor = preprocess(model.spec, model.picture)
     tensor.astype("<f4").tofile(folder / "input.nchw")
     tensor.transpose(0, 2, 3, 1).astype("<f4").tofile(folder / "input.nhwc")
@@ -155,7 +155,8 @@ def _seeded_resnet50(place: Place) -> Path:
     return path
 
 
-def _graphlet(place: Place, *arguments: str) -> str:
+def graphlet(place: Place, *arguments: str) -> str:
+    """What the command prints; raises ModelError when it fails."""
     environment = {**os.environ, **place.environment()}
     command = [str(place.graphlet), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

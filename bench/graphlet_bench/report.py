@@ -15,6 +15,10 @@ def markdown(results: Results) -> str:
         lines += ["", f"## {model['title']}", *_model(model)]
     if results.get("http"):
         lines += ["", "## Over HTTP", *_http(results)]
+    if results.get("operators"):
+        lines += ["", "## The operator library", *_operators(results["operators"])]
+    if results.get("kernels"):
+        lines += ["", "## Kernels", *_kernels(results["kernels"])]
     lines += ["", "## Targets", *_targets(results["targets"])]
     return "\n".join(lines) + "\n"
 
@@ -71,7 +75,10 @@ def _model(model: Results) -> Iterator[str]:
         phases = ours["phases_ms"]
         named = [("decode", "decode"), ("preprocess", "resize and normalise"), ("infer", "graph")]
         told = ", ".join(f"{text} {phases[key]:.2f}" for key, text in named if key in phases)
-        yield f"One call of ours on {model['picture']}, ms: {told}, all {phases['total']:.2f}."
+        alone = ours.get("cold_one_core_ms")
+        start = f" Start of ours with one core: {alone['median']:.0f} ms." if alone else ""
+        called = f"One call of ours on {model['picture']}, ms: {told}, all {phases['total']:.2f}."
+        yield called + start
         yield ""
     yield from table(head, rows)
 
@@ -135,6 +142,50 @@ def _http(results: Results) -> Iterator[str]:
     if further is not None:
         yield ""
         yield f"A further process of the same model takes {_mb(further):.1f} MB (PSS)."
+    began = http.get("instance_ms")
+    if began is not None:
+        yield ""
+        yield (
+            f"An instance is made, and has answered its first health request, in "
+            f"{began['median']:.2f} ms ({began['low']:.2f}-{began['high']:.2f})."
+        )
+
+
+def _operators(found: Results) -> Iterator[str]:
+    yield ""
+    if found.get("reason"):
+        yield f"Not measured: {found['reason']}."
+        return
+    yield (
+        f"Operands of {found['operand_bytes'] >> 20} MiB, which caches do not hold: gigabytes of "
+        f"operands and result a second, one thread. A copy (NumPy) reaches "
+        f"{found['copy_gb_per_s']:.1f}. operators.wasm and tfjs-backend-wasm run in node; NumPy "
+        "is native. Outputs are compared with NumPy's."
+    )
+    yield ""
+    rows = []
+    for row in found["rows"]:
+        rates, same = row["gb_per_s"], row["same"]
+        told = {
+            name: (f"{rates[name]:.1f}" + ("" if same[name] else " **WRONG**"))
+            if name in rates
+            else "no such type"
+            for name in ("graphlet", "numpy", "tfjs")
+        }
+        times = rates["graphlet"] / rates["numpy"] if "graphlet" in rates else None
+        share = rates["graphlet"] / found["copy_gb_per_s"] if "graphlet" in rates else None
+        last = [f"{value:.2f}" if value else "" for value in (times, share)]
+        rows.append([f"{row['operator']} {row['type']}", *told.values(), *last])
+    head = ["operator", "operators.wasm", "NumPy", "tfjs", "times NumPy", "of a copy"]
+    yield from table(head, rows)
+
+
+def _kernels(found: Results) -> Iterator[str]:
+    yield ""
+    yield "Share of the core's native 128-bit FMA loop, by class of layers (`make bench-check`)."
+    yield ""
+    rows = [[name, f"{ratio:.2f}"] for name, ratio in found.items()]
+    yield from table(["class", "of the loop"], rows)
 
 
 def _targets(targets: Sequence[Results]) -> Iterator[str]:

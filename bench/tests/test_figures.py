@@ -152,3 +152,18 @@ slower than benches/ratios.json by more than 15 %:
 """
     assert kernels.parse(printed) == {"1x1": 0.75, "depthwise stride 2": 0.31}
     assert kernels.parse("skipped: no toolchain here\n") == {}
+
+
+def test_instances_are_read_from_the_hosts_log() -> None:
+    log = "\n".join(
+        [
+            '{"level":"DEBUG","fields":{"message":"Instance begun","instance_us":830}}',
+            "a line that is no JSON",
+            '{"level":"DEBUG","message":"Instance begun","instance_us":1200}',
+            '{"level":"INFO","fields":{"message":"Ready"}}',
+        ]
+    )
+    assert http_load.begun_ms(log) == [0.83, 1.2]
+    found = {"http": {"model": "mobilenet_v2", "instance_ms": {"median": 0.83}}}
+    judged = [t for t in targets.judge(found) if "a further instance, made" in t["target"]]
+    assert [(t["value"], t["reached"]) for t in judged] == [(0.83, True)]
