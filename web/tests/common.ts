@@ -124,3 +124,52 @@ export function signed(module: Uint8Array = MODULE, forgery: Forgery = {}): Byte
 export const TRUST: Trust = readTrust(`{"issuer": [{"key": "${ISSUER}", "name": "the tests"}]}`);
 /** When the claims of {@link signed} hold. */
 export const NOW = 1_700_000_100;
+
+// --- waPC guests by hand --------------------------------------------------------------------------
+
+/** Numbers of the imports of {@link guestModule}. */
+export const [REQUEST, RESPONSE, ERROR, HOST_CALL, CONSOLE_LOG] = [0, 1, 2, 3, 4];
+const I32 = 0x7f;
+
+function section(id: number, ...body: number[]): number[] {
+  return [id, ...leb(body.length), ...body];
+}
+
+function text(name: string): number[] {
+  return [name.length, ...latin1(name)];
+}
+
+/** `i32.const`. */
+export function constant(value: number): number[] {
+  const bytes: number[] = [0x41];
+  let left = value | 0;
+  for (;;) {
+    const byte = left & 127;
+    left >>= 7;
+    if ((left === 0 && !(byte & 64)) || (left === -1 && byte & 64)) return [...bytes, byte];
+    bytes.push(byte | 128);
+  }
+}
+
+/** A waPC guest whose `__guest_call` runs this code and then answers 1; `data` lies at address 16. */
+export function guestModule(code: readonly number[], data = ''): Bytes {
+  const names = ['__guest_request', '__guest_response', '__guest_error', '__host_call', '__console_log'];
+  const body = [0, ...code, ...constant(1), 0x0b];
+  const imported = names.flatMap((name) => [...text('wapc'), ...text(name), 0, name === '__host_call' ? 1 : 0]);
+  return Uint8Array.from([
+    ...latin1('\0asm\x01\0\0\0'),
+    ...section(1, 3, 0x60, 2, I32, I32, 0, 0x60, 8, ...Array<number>(8).fill(I32), 1, I32, 0x60, 2, I32, I32, 1, I32),
+    ...section(2, names.length, ...imported),
+    ...section(3, 1, 2),
+    ...section(5, 1, 0, 1),
+    ...section(7, 2, ...text('memory'), 2, 0, ...text('__guest_call'), 0, names.length),
+    ...section(10, 1, ...leb(body.length), ...body),
+    ...section(11, 1, 0, ...constant(16), 0x0b, ...leb(data.length), ...latin1(data)),
+  ]);
+}
+
+/** A module that imports a function of another host. */
+export const FOREIGN = join(
+  latin1('\0asm\x01\0\0\0'),
+  Uint8Array.from([...section(1, 1, 0x60, 0, 0), ...section(2, 1, ...text('env'), ...text('steal'), 0, 0)]),
+);

@@ -11,8 +11,21 @@ import { after, before, test, type TestContext } from 'node:test';
 import { deflateSync } from 'node:zlib';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { server } from '../tools/server.mjs';
-import { findChromium, launch } from './chromium.ts';
-import { custom, join, latin1, MODULE, root, SEVEN, signed, token, web } from './common.ts';
+import { findChromium, launch } from '../tools/chromium.mjs';
+import {
+  constant,
+  custom,
+  guestModule,
+  ISSUER,
+  join,
+  latin1,
+  MODULE,
+  root,
+  SEVEN,
+  signed,
+  token,
+  web,
+} from './common.ts';
 
 const SAMPLES = path.dirname(SEVEN);
 const shared = process.env['GRAPHLET_SHARED'] ?? path.join(root, '..', 'shared');
@@ -340,7 +353,7 @@ inPage(
     }
     // A picture waits for a model that runs.
     await page.setInputFiles('#picture-file', SEVEN);
-    assert.match((await page.textContent('#picture-status')) ?? '', /Waiting for the model/);
+    assert.match((await page.textContent('#picture-status')) ?? '', /Waiting for a model/);
     await page.setInputFiles('#picture-module input[type=file]', {
       name: 'good.wasm',
       mimeType: 'application/wasm',
@@ -387,6 +400,52 @@ inPage(
     await page.keyboard.press('Enter');
     assert.match((await alert(page, 'issuer-alert').textContent()) ?? '', /56 characters/);
   },
+);
+
+inPage(
+  'a module that does not come to an end is stopped, and the page goes on',
+  async ({ page }) => {
+    await page.clock.install();
+    await page.reload();
+    await page.click('#trust summary');
+    await page.fill('#issuer-key', ISSUER);
+    await page.keyboard.press('Enter');
+    await loaded(page);
+    const loop = [0x03, 0x40, 0x0c, 0, 0x0b];
+    const forever = (json: string) => json.replace(/"exp":\d+,/, '');
+    const choose = (code: number[]) => {
+      const buffer = Buffer.from(signed(guestModule(code), { claims: forever }));
+      return page.setInputFiles('#picture-module input[type=file]', {
+        name: 'm.wasm',
+        mimeType: 'application/wasm',
+        buffer,
+      });
+    };
+    await choose(loop);
+    await page.waitForSelector('#picture-module [data-stage=compile]');
+    await page.clock.fastForward(61_000);
+    await page.waitForSelector('#picture-module .alert');
+    assert.match((await page.textContent('#picture-module .alert')) ?? '', /did not start within 60 s and was stopped/);
+    // One that answers the health request and not the picture, which is longer: if (length > 60) loop.
+    await choose([0x20, 1, ...constant(60), 0x4b, 0x04, 0x40, ...loop, 0x0b]);
+    await loaded(page);
+    for (let round = 0; round < 2; round += 1) {
+      await page.setInputFiles('#picture-file', SEVEN);
+      await page.waitForFunction(() => document.querySelector('#picture-status')?.textContent === 'Looking …');
+      // The worker is loaded anew in the second round, which takes a moment that the clock does not see.
+      await page.waitForTimeout(round * 500);
+      await page.clock.fastForward(31_000);
+      await page.waitForSelector('#picture-alert .alert');
+      assert.match(
+        (await alert(page, 'picture-alert').textContent()) ?? '',
+        /did not answer within 30 s and was stopped/,
+      );
+    }
+    await page.selectOption('#picture-module-choice', '0');
+    await loaded(page);
+    assert.equal((await classes(page))[0]?.label, '7');
+  },
+  '#pictures',
 );
 
 inPage('a revocation that the server tells of stops a module that ran before', async ({ page, context, errors }) => {

@@ -6,44 +6,29 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { ImageClassifier, verify, WapcHost } from '../src/lib/index.ts';
 import { pack, PackError, type Packed, unpack } from '../src/lib/msgpack.ts';
-import { built, builtTrust, codeOf, join, latin1, leb, SEVEN, TRUST } from './common.ts';
+import {
+  built,
+  builtTrust,
+  codeOf,
+  CONSOLE_LOG,
+  constant,
+  ERROR,
+  FOREIGN,
+  guestModule,
+  HOST_CALL,
+  latin1,
+  REQUEST,
+  RESPONSE,
+  SEVEN,
+  TRUST,
+} from './common.ts';
 
-// Numbers of the imports below.
-const [REQUEST, RESPONSE, ERROR, HOST_CALL, CONSOLE_LOG] = [0, 1, 2, 3, 4];
-const I32 = 0x7f;
-const section = (id: number, ...body: number[]) => [id, ...leb(body.length), ...body];
-const text = (name: string) => [name.length, ...latin1(name)];
-const constant = (value: number): number[] => {
-  const bytes: number[] = [0x41];
-  let left = value | 0;
-  for (;;) {
-    const byte = left & 127;
-    left >>= 7;
-    if ((left === 0 && !(byte & 64)) || (left === -1 && byte & 64)) return [...bytes, byte];
-    bytes.push(byte | 128);
-  }
-};
 const call = (import_: number, ...numbers: number[]) => [...numbers.flatMap(constant), 0x10, import_];
 
-/** A guest whose `__guest_call` runs this code and then answers 1; `data` lies at address 16. */
-async function guest(code: number[], data = '', log?: (line: string) => void): Promise<WapcHost> {
-  const names = ['__guest_request', '__guest_response', '__guest_error', '__host_call', '__console_log'];
-  const body = [0, ...code, ...constant(1), 0x0b];
-  const bytes = Uint8Array.from([
-    ...latin1('\0asm\x01\0\0\0'),
-    ...section(1, 3, 0x60, 2, I32, I32, 0, 0x60, 8, ...Array<number>(8).fill(I32), 1, I32, 0x60, 2, I32, I32, 1, I32),
-    ...section(
-      2,
-      names.length,
-      ...names.flatMap((name) => [...text('wapc'), ...text(name), 0, name === '__host_call' ? 1 : 0]),
-    ),
-    ...section(3, 1, 2),
-    ...section(5, 1, 0, 1),
-    ...section(7, 2, ...text('memory'), 2, 0, ...text('__guest_call'), 0, names.length),
-    ...section(10, 1, ...leb(body.length), ...body),
-    ...section(11, 1, 0, ...constant(16), 0x0b, ...leb(data.length), ...latin1(data)),
-  ]);
-  return WapcHost.start(await verify(bytes, TRUST, { dangerouslyAllowUnsigned: true }), log ? { log } : {});
+/** A running guest of this code. */
+async function guest(code: readonly number[], data = '', log?: (line: string) => void): Promise<WapcHost> {
+  const module = await verify(guestModule(code, data), TRUST, { dangerouslyAllowUnsigned: true });
+  return WapcHost.start(module, log ? { log } : {});
 }
 const hostCall = (namespace: string, operation: string, payload: string): [code: number[], data: string] => [
   [
@@ -87,6 +72,12 @@ test('what does not lie in the memory, or is too long, ends the call and not the
   }
 });
 
+test('a guest that takes more memory than a host gives is stopped', async () => {
+  // memory.grow by 8,200 pages: 513 MiB with the first.
+  const host = await guest([...constant(8_200), 0x40, 0, 0x1a]);
+  await assert.rejects(host.send('X', new Uint8Array()), { code: 'out_of_memory' });
+});
+
 test("phases are stamped by the host's clock, and marks that are none are refused", async () => {
   let now = 0;
   const [code, data] = hostCall('graphlet:phase', 'Mark', 'decode');
@@ -128,9 +119,7 @@ test('a guest may log, 64 lines a call, and has no other capability', async () =
 test('a module of another kind is refused before it runs', async () => {
   const plain = await verify(latin1('\0asm\x01\0\0\0'), TRUST, { dangerouslyAllowUnsigned: true });
   assert.equal(await codeOf(() => WapcHost.start(plain)), 'not_this_kind');
-  const imports = section(2, 1, ...text('env'), ...text('steal'), 0, 0);
-  const foreign = join(latin1('\0asm\x01\0\0\0'), Uint8Array.from([...section(1, 1, 0x60, 0, 0), ...imports]));
-  const verified = await verify(foreign, TRUST, { dangerouslyAllowUnsigned: true });
+  const verified = await verify(FOREIGN, TRUST, { dangerouslyAllowUnsigned: true });
   await assert.rejects(WapcHost.start(verified), /it wants `steal` of `env`/);
 });
 

@@ -22,6 +22,8 @@ interface Waiting {
 
 type LoadTask = 'classifier' | 'operators' | 'graph';
 
+// The host's START_TIME: a hundred times what the largest model takes.
+const START_MS = 60_000;
 // The slowest model we know takes a quarter of the server's ten seconds; a phone takes longer.
 const CALL_MS = 30_000;
 
@@ -42,9 +44,20 @@ export class ModuleWorker {
     // A new worker: what the old module took is given back, and no two are loaded at once.
     this.end(new GraphletError('not_loaded', 'another module was chosen'));
     this.lastLoad = undefined;
-    const answer = await this.post(task, given, [], progress);
-    this.lastLoad = { task, given };
-    return answer;
+    this.reload = false;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const answer = this.post(task, given, [], (told) => {
+      // The network may take its time; the module may not.
+      if (told.stage === 'compile') timer ??= this.stopAfter(START_MS, 'start');
+      progress?.(told);
+    });
+    try {
+      const loaded = await answer;
+      this.lastLoad = { task, given };
+      return loaded;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Runs the module that is loaded. */
@@ -57,15 +70,19 @@ export class ModuleWorker {
       await this.post(this.lastLoad.task, this.lastLoad.given);
       this.reload = false;
     }
-    const timer = setTimeout(() => {
-      this.reload = true;
-      this.end(new GraphletError('timeout', `the module did not answer within ${CALL_MS / 1000} s and was stopped`));
-    }, CALL_MS);
+    const timer = this.stopAfter(CALL_MS, 'answer');
     try {
       return await this.post(task, given, transfer);
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  private stopAfter(ms: number, what: string): ReturnType<typeof setTimeout> {
+    return setTimeout(() => {
+      this.reload = true;
+      this.end(new GraphletError('timeout', `the module did not ${what} within ${ms / 1000} s and was stopped`));
+    }, ms);
   }
 
   private post<T extends Task>(

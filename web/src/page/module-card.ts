@@ -16,6 +16,9 @@ const STAGES: Readonly<Record<Stage, string>> = {
 };
 const SIMD = { relaxed: 'relaxed SIMD', simd128: '128-bit SIMD', none: 'no SIMD' } as const;
 
+// The value of the option that stands for a file.
+const FILE = 'file';
+
 /** Settings of a card. */
 export interface CardOptions<T extends Loaded> {
   /** Where it stands. */
@@ -40,6 +43,8 @@ export class ModuleCard<T extends Loaded> {
   private readonly status = h('div');
   private readonly facts = h('div');
   private readonly select = h('select');
+  private readonly fileOption = h('option', { value: FILE });
+  private file: File | undefined;
   private attempt = 0;
 
   constructor(private readonly options: CardOptions<T>) {
@@ -53,7 +58,7 @@ export class ModuleCard<T extends Loaded> {
     const file = h('input', { type: 'file', className: 'visually-hidden', accept: '.wasm,application/wasm' });
     file.addEventListener('change', () => {
       const [chosen] = file.files ?? [];
-      if (chosen) void this.load({ file: chosen }, undefined, chosen.name);
+      if (chosen) this.loadFile(chosen);
       file.value = '';
     });
     this.alert.setAttribute('role', 'alert');
@@ -87,8 +92,22 @@ export class ModuleCard<T extends Loaded> {
     }
   }
 
+  /** Loads a file, and lists it, so that the others can be chosen again. */
+  private loadFile(file: File): void {
+    this.file = file;
+    this.fileOption.textContent = `${file.name} (a file of yours)`;
+    this.select.append(this.fileOption);
+    this.select.value = FILE;
+    this.select.disabled = false;
+    void this.load({ file }, undefined, file.name);
+  }
+
   /** Loads what is chosen in the list. */
   loadChosen(): void {
+    if (this.select.value === FILE && this.file) {
+      this.loadFile(this.file);
+      return;
+    }
     const entry = this.options.entries[Number(this.select.value)];
     if (!entry || this.select.value === '') return;
     const variant = pickVariant(entry.variants);

@@ -52,7 +52,7 @@ class PicturesTab {
         this.ready = false;
         this.attempt += 1;
         alertIn(this.alert);
-        if (this.picture) clearResult('Waiting for the model …');
+        if (this.picture) clearResult('Waiting for a model …');
         this.showSamples([]);
       },
       loaded: (_, entry) => {
@@ -151,7 +151,7 @@ class PicturesTab {
     this.preview.hidden = false;
     this.invite.hidden = true;
     if (this.ready) void this.classify(picture);
-    else clearResult('Waiting for the model …');
+    else clearResult('Waiting for a model …');
   }
 
   private async classify(picture: Blob, say = true): Promise<void> {
@@ -218,7 +218,8 @@ class PicturesTab {
 
   /** One picture after the other, as fast as the model answers, until it is switched off. */
   private async toggleLive(): Promise<void> {
-    this.live = !this.live;
+    this.live = !this.live && this.ready;
+    if (!this.ready) alertIn(this.alert, 'There is no model', 'wait for it, or choose one below');
     this.showCamera();
     while (this.live && this.camera && this.ready) {
       try {

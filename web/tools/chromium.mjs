@@ -1,14 +1,15 @@
-// The browser of the tests: the system's Chromium, asked for nothing but this machine.
+// The browser of tests and screenshots: the system's Chromium, asked for nothing but this machine.
+// @ts-check
 
 import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
-import { type Browser, chromium } from 'playwright-core';
+import { chromium } from 'playwright-core';
 
-/** The names under which systems have it. */
+// The names under which systems have it.
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome'];
 
 /** The browser's file, or undefined when there is none. */
-export function findChromium(): string | undefined {
+export function findChromium() {
   const folders = (process.env['PATH'] ?? '').split(path.delimiter);
   return NAMES.flatMap((name) => folders.map((folder) => path.join(folder, name))).find((file) => {
     try {
@@ -20,8 +21,11 @@ export function findChromium(): string | undefined {
   });
 }
 
-/** Starts it with a new, empty profile, and with a camera that shows a test picture. */
-export async function launch(executablePath: string): Promise<Browser> {
+/**
+ * Starts it with a new, empty profile, and with a camera that shows a test picture.
+ * @param {string} executablePath
+ */
+export function launch(executablePath) {
   return chromium.launch({
     executablePath,
     // Root, as in containers, has no sandbox of Chromium's.
