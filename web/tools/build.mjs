@@ -35,10 +35,11 @@ execFileSync(process.execPath, [path.join(web, 'node_modules/typescript/bin/tsc'
   cwd: web,
   stdio: 'inherit',
 });
-const { sections } = await import('../lib/sections.js');
-const { GraphletError } = await import('../lib/errors.js');
-const { verify } = await import('../lib/verify.js');
-const { NO_TRUST } = await import('../lib/trust.js');
+// Built just now: types come from the sources, which are there before.
+const { sections } = /** @type {typeof import('../src/lib/sections.ts')} */ (await library('sections'));
+const { GraphletError } = /** @type {typeof import('../src/lib/errors.ts')} */ (await library('errors'));
+const { verify } = /** @type {typeof import('../src/lib/verify.ts')} */ (await library('verify'));
+const { NO_TRUST } = /** @type {typeof import('../src/lib/trust.ts')} */ (await library('trust'));
 
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(dist);
@@ -96,6 +97,15 @@ process.stderr.write(
 );
 if (catalogue.actors.length === 0 || catalogue.operators.length === 0) {
   process.stderr.write('hint: `make web` in the folder above builds the digits and the operator library\n');
+}
+
+/**
+ * A module of the package.
+ * @param {string} name
+ * @returns {Promise<unknown>}
+ */
+function library(name) {
+  return import(new URL(`../lib/${name}.js`, import.meta.url).href);
 }
 
 /**

@@ -21,6 +21,14 @@ async function start(): Promise<void> {
   document.body.dataset['ready'] = '';
 }
 
+/** Says so when another version of the page has arrived: what is open is still the one before. */
+function tellOfUpdates(): void {
+  if (!('serviceWorker' in navigator) || !navigator.serviceWorker.controller) return;
+  navigator.serviceWorker.addEventListener('controllerchange', () => {
+    engine.textContent = 'A newer version of this page is here: load it again.';
+  });
+}
+
 /** Keeps the page for when there is no network. */
 async function keepForLater(): Promise<string> {
   if (!('serviceWorker' in navigator)) return 'cannot be kept for offline use here';
@@ -37,6 +45,7 @@ const engine = element('engine', HTMLElement);
 const simd = { relaxed: 'has relaxed SIMD', simd128: 'has 128-bit SIMD', none: 'has no SIMD' }[simdLevel()];
 engine.textContent = `This browser ${simd}.`;
 start().catch((error: unknown) => alertIn(element('operator-alert', HTMLElement), 'The page does not start', error));
+tellOfUpdates();
 void keepForLater().then((kept) => {
   engine.textContent = `This browser ${simd}; the page ${kept}.`;
 });
