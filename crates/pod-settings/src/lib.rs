@@ -75,6 +75,9 @@ pub struct Settings {
     pub args: Vec<String>,
     /// Actor instances.
     pub instances: u16,
+    /// Whether each request to an actor has an instance of its own.
+    #[serde(default)]
+    pub isolated_requests: bool,
     /// What the engine may give one instance, bytes, its module's own data not counted; `None`
     /// for the engine's default.
     pub instance_memory_bytes: Option<u64>,
@@ -115,6 +118,7 @@ mod tests {
             env: [("PORT".to_owned(), "80".to_owned())].into(),
             args: Vec::new(),
             instances: 2,
+            isolated_requests: true,
             instance_memory_bytes: Some(1 << 20),
             buffered_body_bytes: None,
         }

@@ -24,6 +24,7 @@ const DEFAULT_PORT: u16 = 8080;
 const PORT: &str = "PORT";
 /// The value that sets how many instances an actor has.
 const INSTANCES: &str = "GRAPHLET_INSTANCES";
+const ISOLATION: &str = "GRAPHLET_ISOLATION";
 
 /// `imagePullPolicy`, with the API's default.
 pub(crate) fn pull_policy(given: Option<&str>, reference: &str) -> PullPolicy {
@@ -69,7 +70,7 @@ impl Composition<'_> {
     ) -> Result<ContainerSpec, SettingError> {
         let container = self.container;
         let invalid = |message: String| Err(SettingError::Invalid(message));
-        let mut instances = None;
+        let (mut instances, mut isolated_requests) = (None, false);
         let (mut listen, mut args) = (Vec::new(), Vec::new());
         match image.kind {
             ModuleKind::Actor => {
@@ -93,6 +94,17 @@ impl Composition<'_> {
                             ));
                         }
                     }
+                }
+                if let Some(value) = env.remove(ISOLATION) {
+                    isolated_requests = match value.as_str() {
+                        "request" => true,
+                        "pooled" => false,
+                        _ => {
+                            return invalid(format!(
+                                "{ISOLATION}={value:?} is neither pooled nor request"
+                            ));
+                        }
+                    };
                 }
                 let port = self.port(&env)?;
                 env.insert(PORT.into(), port.to_string());
@@ -125,6 +137,7 @@ impl Composition<'_> {
             mounts,
             listen,
             instances,
+            isolated_requests,
             memory_bytes: resources::memory_bytes(limits).filter(|bytes| *bytes > 0),
             cpu_millis: resources::cpu_millis(limits).filter(|millis| *millis > 0),
         })
@@ -265,6 +278,12 @@ mod tests {
         let error = composed(ModuleKind::Actor, json!({}), &[("GRAPHLET_INSTANCES", "0")])
             .expect_err("none");
         assert!(error.contains("GRAPHLET_INSTANCES"), "{error}");
+        let isolation = |value| composed(ModuleKind::Actor, json!({}), &[(ISOLATION, value)]);
+        let spec = isolation("request").expect("a spec");
+        assert!(spec.isolated_requests && !spec.env.contains_key(ISOLATION));
+        assert!(!isolation("pooled").expect("a spec").isolated_requests);
+        let error = isolation("none").expect_err("no such isolation");
+        assert_eq!(error, "GRAPHLET_ISOLATION=\"none\" is neither pooled nor request");
     }
 
     #[test]

@@ -87,6 +87,9 @@ pub struct ContainerSpec {
     pub listen: Vec<SocketAddr>,
     /// Actor instances; `None` for the default.
     pub instances: Option<u16>,
+    /// Whether each request to an actor has an instance of its own.
+    #[serde(default)]
+    pub isolated_requests: bool,
     /// `limits.memory` in bytes.
     pub memory_bytes: Option<u64>,
     /// `limits.cpu` in thousandths of a core.

@@ -166,6 +166,7 @@ impl Starting {
             env: spec.env.clone(),
             args: spec.args.clone(),
             instances: shares.instances,
+            isolated_requests: spec.isolated_requests,
             instance_memory_bytes: shares.instance_bytes,
             buffered_body_bytes: shares.bodies_bytes,
         };
@@ -302,6 +303,7 @@ mod tests {
             mounts: Vec::new(),
             listen: Vec::new(),
             instances,
+            isolated_requests: false,
             memory_bytes: memory_mib.map(|mib| mib << 20),
             cpu_millis,
         }

@@ -108,6 +108,7 @@ impl Node {
             mounts: Vec::new(),
             listen,
             instances: Some(1),
+            isolated_requests: false,
             memory_bytes: None,
             cpu_millis: None,
         }

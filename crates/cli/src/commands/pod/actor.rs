@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use claims::SignedModule;
 use clap::ValueEnum as _;
-use host::{Host, LoadOptions, StartError, limits, provider::Link};
+use host::{Host, Isolation, LoadOptions, StartError, limits, provider::Link};
 use http_provider::{HttpProvider, Limits};
 use pod_settings::{Report, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -172,6 +172,7 @@ fn load_options(
 ) -> Result<LoadOptions> {
     let mut options = LoadOptions {
         instances: usize::from(settings.instances.max(1)),
+        isolation: if settings.isolated_requests { Isolation::Request } else { Isolation::Pooled },
         call_time: limits.call_timeout,
         request_bytes: usize::try_from(limits.max_body_bytes)
             .unwrap_or(usize::MAX)
