@@ -16,7 +16,7 @@ const BLOCK: usize = 1024;
 const LANES: usize = 16;
 
 /// What the operators compute with.
-pub trait Number: Copy + PartialEq {
+pub trait Number: Copy + PartialOrd {
     /// What [`Number::key`] gives.
     type Key: Copy + Ord;
     /// The sum; integers wrap round.
@@ -26,14 +26,16 @@ pub trait Number: Copy + PartialEq {
     #[must_use]
     fn times(self, other: Self) -> Self;
     /// An integer that is greater for a greater number, and the same for equal ones; NaN has the
-    /// greatest. The greatest of integers is found with vectors, that of floats is not.
+    /// greatest.
     fn key(self) -> Self::Key;
+    /// The greatest of `values` and `at_least`; `None` when a NaN is among the values.
+    fn greatest(values: &[Self], at_least: Self) -> Option<Self>;
     /// How many pairs are equal.
     fn count_equal(a: &[Self], b: &[Self]) -> usize;
 }
 
 macro_rules! integers {
-    ($($integer:ty, $count:ty);*) => {$(
+    ($($integer:ty, $count:ty, $lanes:literal);*) => {$(
         impl Number for $integer {
             type Key = Self;
 
@@ -49,6 +51,16 @@ macro_rules! integers {
                 self
             }
 
+            fn greatest(values: &[Self], at_least: Self) -> Option<Self> {
+                // Four vectors that do not wait for each other.
+                let (chunks, rest) = values.as_chunks::<$lanes>();
+                let mut best = [at_least; $lanes];
+                for chunk in chunks {
+                    best.iter_mut().zip(chunk).for_each(|(best, &x)| *best = x.max(*best));
+                }
+                best.iter().chain(rest).copied().max()
+            }
+
             fn count_equal(a: &[Self], b: &[Self]) -> usize {
                 // As many whole vectors as a counter of the element's own width can count.
                 const RUN: usize = <$count>::MAX as usize / LANES * LANES;
@@ -62,7 +74,7 @@ macro_rules! integers {
     )*};
 }
 
-integers!(i8, u8; i32, u32);
+integers!(i8, u8, 64; i32, u32, 16);
 
 impl Number for f32 {
     type Key = i32;
@@ -80,6 +92,24 @@ impl Number for f32 {
         let bits = (self + 0.0).to_bits() as i32;
         let ordered = bits ^ ((bits >> 31) & i32::MAX);
         if self.is_nan() { i32::MAX } else { ordered }
+    }
+
+    fn greatest(values: &[Self], at_least: Self) -> Option<Self> {
+        // A comparison and a choice: one instruction, which keeps the first of equal ones. NaN is
+        // never chosen, and found apart.
+        let greater = |best: f32, x: f32| if best < x { x } else { best };
+        let (chunks, rest) = values.as_chunks::<16>();
+        let (mut best, mut nan) = ([at_least; 16], [false; 16]);
+        for chunk in chunks {
+            for ((best, nan), &x) in best.iter_mut().zip(&mut nan).zip(chunk) {
+                *best = greater(*best, x);
+                *nan |= x.is_nan();
+            }
+        }
+        if nan.contains(&true) || rest.iter().any(|x| x.is_nan()) {
+            return None;
+        }
+        Some(best.iter().chain(rest).copied().fold(at_least, greater))
     }
 
     fn count_equal(a: &[Self], b: &[Self]) -> usize {
@@ -315,16 +345,18 @@ pub fn argmax<T: Number>(
 
 /// The place of the greatest of a row, which has an element.
 fn first_greatest<T: Number>(row: &[T]) -> usize {
-    let (mut best, mut place) = (row[0].key(), 0);
-    // Keys first and their maximum then: together they would not become vectors.
-    let mut keys = [best; BLOCK];
+    let is_nan = |x: &T| x.partial_cmp(x).is_none();
+    let (mut best, mut place) = (row[0], 0);
+    // Until the first NaN the greatest is a number.
     for (number, block) in row.chunks(BLOCK).enumerate() {
-        let keys = &mut keys[..block.len()];
-        keys.iter_mut().zip(block).for_each(|(key, x)| *key = x.key());
-        let found = keys.iter().fold(best, |best, &key| best.max(key));
-        if found > best {
-            let at = keys.iter().position(|&key| key == found).unwrap_or_default();
-            (best, place) = (found, number * BLOCK + at);
+        let begin = number * BLOCK;
+        match T::greatest(block, best) {
+            Some(found) if found > best => {
+                let at = block.iter().position(|&x| x == found).unwrap_or_default();
+                (best, place) = (found, begin + at);
+            }
+            Some(_) => {}
+            None => return begin + block.iter().position(is_nan).unwrap_or_default(),
         }
     }
     place
@@ -454,6 +486,13 @@ mod tests {
         assert_eq!(place(&[-3.0, -1.0, -2.0, -f32::NAN]), 3);
         assert_eq!(place(&[f32::MIN, -1e-40, -1.0]), 1);
         assert_eq!(place(&[f32::MAX, f32::INFINITY]), 1);
+        // A NaN wherever a vector ends, behind greater and lesser ones.
+        for at in [0, 3, 15, 16, 17, 31, 1023, 1024, 2047, 2999] {
+            let mut row: Vec<f32> = (0..3000).map(|i| (i * 37 % 1000) as f32).collect();
+            assert_eq!(place(&row), 27);
+            row[at] = f32::NAN;
+            assert_eq!(place(&row), at as i64);
+        }
         for len in [1, 15, 16, 17, 1023, 1024, 1025, 5000] {
             for at in [0, len / 2, len - 1] {
                 let mut row = vec![-1_i8; len];
