@@ -146,14 +146,16 @@ impl Checksum {
     const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 
     fn update(&mut self, bytes: &[u8]) {
-        let mut blocks = bytes.chunks_exact(BLOCK_BYTES);
-        for block in &mut blocks {
-            for (lane, word) in self.lanes.iter_mut().zip(block.chunks_exact(8)) {
-                let word = word.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
+        // In variables of its own the sum stays in registers.
+        let mut lanes = self.lanes;
+        for block in blocks {
+            for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+                let word = u64::from_le_bytes(*word);
                 *lane = (*lane ^ word).wrapping_mul(Self::FACTOR).rotate_left(29);
             }
         }
-        let rest = blocks.remainder();
+        self.lanes = lanes;
         for (index, &byte) in rest.iter().enumerate() {
             let lane = &mut self.lanes[index % 4];
             *lane = (*lane ^ (u64::from(byte) + 1)).wrapping_mul(Self::FACTOR).rotate_left(29);

@@ -126,7 +126,8 @@ impl Template {
     /// Makes an instance that has loaded its model, and answered the message that warms it if it
     /// is to be warm.
     pub(crate) fn start(&self, warm: bool) -> Result<Instance, Ending> {
-        let deadline = Instant::now() + self.start_time;
+        let begin = Instant::now();
+        let deadline = begin + self.start_time;
         let state = State { environment: Arc::clone(&self.environment), call: Call::default() };
         let sandbox = Sandbox::new(&self.engine, &self.pre, self.limits, state, deadline)
             .map_err(Ending::Stop)?;
@@ -135,6 +136,9 @@ impl Template {
         let health = wire::HealthRequest { placeholder: true };
         let health = wire::encode(&health).map_err(|error| Ending::Guest(error.to_string()))?;
         instance.enter(wire::OP_HEALTH_REQUEST.into(), health, deadline)?;
+        // What a further instance costs, before its first picture: `make bench` reads it.
+        let instance_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        debug!(actor.name = %self.environment.identity.name, instance_us, "Instance begun");
         if let Some((operation, message)) = self.warm_up.as_ref().filter(|_| warm) {
             // A request that the guest refuses warms it as well.
             match instance.enter(operation.clone(), message.clone(), deadline) {
