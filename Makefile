@@ -40,6 +40,10 @@ check: setup-dev ## Format, lints, docs, licences, Python types: no tests
 test: check ## Everything that check does, and all tests
 	@scripts/test
 
+.PHONY: conformance
+conformance: setup-dev ## All of ONNX's node cases and light models in the sandbox (ARGUMENTS=words or --write)
+	@scripts/conformance $(ARGUMENTS)
+
 .PHONY: e2e
 e2e: setup-dev ## The whole on Kubernetes: kind where it is, else a control plane of our own (root)
 	@scripts/e2e

@@ -5,13 +5,11 @@ What ONNX itself defines as a function is expanded when the file is read (`onnx_
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from graphlet_compiler import recurrent
+from graphlet_compiler import fourier, quantised, recurrent
 from graphlet_compiler.graph import Graph, Node
 from graphlet_compiler.parts import Parts
 
@@ -204,135 +202,6 @@ def _pow(parts: Parts) -> list[Node] | None:
     return parts.results(parts.cast(raised, base))
 
 
-def _convolved_integers(parts: Parts) -> list[Node] | None:
-    """``ConvInteger``: products of bytes are exact in double precision."""
-    node = parts.node
-    wide = [parts.cast(name, np.float64) for name in node.inputs[:2]]
-    for index in (0, 1):
-        point = node.input(index + 2)
-        if point is not None:
-            point = parts.cast(point, np.float64)
-            if index == 1 and len(parts.graph.shapes[node.inputs[3]]) == 1:
-                point = parts.reshape(point, -1, *[1] * (len(parts.shape(1)) - 1))
-            wide[index] = parts("Sub", wide[index], point)
-    result = parts("Conv", *wide)
-    parts.nodes[-1].attributes = node.attributes
-    return parts.results(parts.cast(result, np.int32))
-
-
-def _multiplied_integers(parts: Parts) -> list[Node] | None:
-    """``MatMulInteger``."""
-    node = parts.node
-    sides = []
-    for index in (0, 1):
-        side, point = parts.cast(node.inputs[index], np.int32), node.input(index + 2)
-        if point is not None:
-            point = parts.cast(point, np.int32)
-            if index == 0 and parts.graph.shapes[node.inputs[2]] not in ((), (1,)):
-                # One for each row.
-                point = parts.axes("Unsqueeze", point, [-1])
-            side = parts("Sub", side, point)
-        sides.append(side)
-    return parts.results(parts("MatMul", *sides))
-
-
-def _quantised_product(parts: Parts) -> list[Node] | None:
-    """``QLinearMatMul``."""
-    a, a_scale, a_point, b, b_scale, b_point, y_scale, y_point = parts.node.inputs
-    sides = [
-        parts("Sub", parts.cast(value, np.int32), parts.cast(point, np.int32))
-        for value, point in ((a, a_point), (b, b_point))
-    ]
-    return _requantised(parts, parts("MatMul", *sides), (a_scale, b_scale, y_scale), y_point)
-
-
-def _quantised_convolution(parts: Parts) -> list[Node] | None:
-    """``QLinearConv``."""
-    node = parts.node
-    x, x_scale, x_point, w, w_scale, w_point, y_scale, y_point = node.inputs[:8]
-    bias = node.input(8)
-    rank = len(parts.shape(0))
-
-    def channels(value: str, extents: tuple[int, ...]) -> str:
-        per_channel = len(parts.graph.shapes[value]) == 1
-        return parts.reshape(value, *extents) if per_channel else value
-
-    filters = (-1, *[1] * (rank - 1))
-    outputs = (1, -1, *[1] * (rank - 2))
-    wide = [
-        parts("Sub", parts.cast(value, np.float64), parts.cast(point, np.float64))
-        for value, point in ((x, x_point), (w, channels(w_point, filters)))
-    ]
-    total = parts("Conv", *wide)
-    parts.nodes[-1].attributes = node.attributes
-    if bias is not None:
-        total = parts("Add", total, parts.reshape(parts.cast(bias, np.float64), *outputs))
-    scales = (x_scale, channels(w_scale, outputs), y_scale)
-    return _requantised(parts, total, scales, y_point)
-
-
-def _requantised(parts: Parts, total: str, scales: tuple[str, str, str], point: str) -> list[Node]:
-    """``round(total * a * b / y) + point``, saturated, in double precision."""
-    dtype = parts.graph.dtypes[point]
-    if parts.graph.opset < 11:
-        # There was no rounding operator yet, but one that rounds.
-        a, b, y = scales
-        factor = parts("Div", parts("Mul", a, b), y)
-        scaled = parts("Mul", parts.cast(total, np.float32), factor)
-        one = parts.constant(1, np.float32)
-        return parts.results(parts("QuantizeLinear", scaled, one, point))
-    a, b, y = (parts.cast(scale, np.float64) for scale in scales)
-    factor = parts("Div", parts("Mul", a, b), y)
-    scaled = parts("Mul", parts.cast(total, np.float64), factor)
-    shifted = parts("Add", scaled, parts.cast(point, np.float64))
-    return parts.results(_saturated(parts, parts("Round", shifted), dtype))
-
-
-def _saturated(parts: Parts, value: str, dtype: Any) -> str:
-    info = np.iinfo(dtype)
-    low, high = (parts.constant(bound, np.float64) for bound in (info.min, info.max))
-    return parts.cast(parts("Min", parts("Max", value, low), high), dtype)
-
-
-def _quantised_blocks(parts: Parts) -> list[Node] | None:
-    """``QuantizeLinear`` with a scale for each block along an axis."""
-    node = parts.node
-    if not node.attr("block_size", 0) or len(parts.shape(1)) != len(parts.shape(0)):
-        return None
-    dtype = parts.graph.dtypes[node.outputs[0]]
-    if dtype.kind not in "iu" or dtype.itemsize > 2:
-        return None
-    value = parts("Div", *(parts.cast(v, np.float32) for v in (node.inputs[0], _spread(parts, 1))))
-    value = parts.cast(parts("Round", value), np.float64)
-    if node.input(2) is not None:
-        value = parts("Add", value, parts.cast(_spread(parts, 2), np.float64))
-    return parts.results(_saturated(parts, value, dtype))
-
-
-def _dequantised_blocks(parts: Parts) -> list[Node] | None:
-    """``DequantizeLinear`` likewise."""
-    node = parts.node
-    if not node.attr("block_size", 0) or len(parts.shape(1)) != len(parts.shape(0)):
-        return None
-    value = parts.cast(node.inputs[0], np.float32)
-    if node.input(2) is not None:
-        value = parts("Sub", value, parts.cast(_spread(parts, 2), np.float32))
-    scaled = parts("Mul", value, parts.cast(_spread(parts, 1), np.float32))
-    return parts.results(parts.cast(scaled, parts.graph.dtypes[node.outputs[0]]))
-
-
-def _spread(parts: Parts, index: int) -> str:
-    """A value for each block, as one for each element."""
-    node, whole = parts.node, parts.shape(0)
-    shape = parts.shape(index)
-    axis, size = int(node.attr("axis", 1)) % len(whole), int(node.attr("block_size", 0))
-    extents = [*shape[: axis + 1], size, *shape[axis + 1 :]]
-    wide = parts.axes("Unsqueeze", node.inputs[index], [axis + 1])
-    wide = parts("Expand", wide, parts.integers(*extents))
-    flat = parts.reshape(wide, *shape[:axis], shape[axis] * size, *shape[axis + 1 :])
-    return flat if shape[axis] * size == whole[axis] else parts.slice(flat, axis, 0, whole[axis])
-
-
 def _transposed_convolution(parts: Parts) -> list[Node] | None:
     """``ConvTranspose`` that is told its result's extents: the padding follows from them."""
     node = parts.node
@@ -359,105 +228,6 @@ def _transposed_convolution(parts: Parts) -> list[Node] | None:
     parts.nodes[-1].set_attr("pads", before + after)
     parts.nodes[-1].set_attr("output_padding", more)
     return parts.results(result)
-
-
-def _dft(parts: Parts) -> list[Node] | None:
-    """A Fourier transform as products with its matrices, which are constants."""
-    node, shape = parts.node, parts.shape()
-    rank = len(shape)
-    if parts.graph.opset >= 20:
-        given = parts.constants_of(2)
-        if node.input(2) is not None and given is None:
-            return None
-        axis = -2 if given is None else int(given.item())
-    else:
-        axis = int(node.attr("axis", 1))
-    axis %= rank
-    inverse, half = bool(node.attr("inverse", 0)), bool(node.attr("onesided", 0))
-    length = parts.constants_of(1)
-    if node.input(1) is not None and length is None:
-        return None
-    whole = shape[axis]
-    if inverse and half:
-        whole = 2 * (shape[axis] - 1)
-    count = whole if length is None else int(length.item())
-    order = [a for a in range(rank - 1) if a != axis] + [axis]
-    real = _component(parts, node.inputs[0], rank, 0, order)
-    imaginary = _component(parts, node.inputs[0], rank, 1, order) if shape[-1] == 2 else None
-    rows = _transformed(parts, real, imaginary, shape[axis], count, inverse, half)
-    back = [order.index(a) for a in range(rank - 1)]
-    columns = [parts.axes("Unsqueeze", parts("Transpose", r, perm=back), [rank - 1]) for r in rows]
-    return parts.results(parts("Concat", *columns, axis=rank - 1))
-
-
-def _component(parts: Parts, value: str, rank: int, index: int, order: list[int]) -> str:
-    one = parts.slice(value, rank - 1, index, index + 1)
-    flat = parts.axes("Squeeze", one, [rank - 1])
-    return parts("Transpose", flat, perm=order)
-
-
-def _transformed(
-    parts: Parts,
-    real: str,
-    imaginary: str | None,
-    extent: int,
-    count: int,
-    inverse: bool,
-    half: bool,
-) -> list[str]:
-    """Real and imaginary parts of the transform along the last axis, ``count`` values long."""
-    dtype = parts.dtype()
-    used = min(extent, count if not (inverse and half) else count // 2 + 1)
-    results = count if inverse or not half else count // 2 + 1
-    angles = 2 * math.pi * np.outer(np.arange(used), np.arange(results)) / count
-    factor = np.ones((used, 1))
-    if inverse and half:
-        # What is not there mirrors what is, but for the first value and the middle one.
-        factor[1:] = 2
-        if count % 2 == 0 and used == count // 2 + 1:
-            factor[-1] = 1
-    factor = factor / count if inverse else factor
-    cosine = parts.constant(np.cos(angles) * factor, dtype)
-    sine = parts.constant(np.sin(angles) * factor * (1 if inverse else -1), dtype)
-
-    def cut(value: str) -> str:
-        last = len(parts.shape()) - 2
-        return parts.slice(value, last, 0, used) if used < extent else value
-
-    real = cut(real)
-    imaginary = None if imaginary is None else cut(imaginary)
-    upper, lower = parts("MatMul", real, cosine), parts("MatMul", real, sine)
-    if imaginary is not None:
-        upper = parts("Sub", upper, parts("MatMul", imaginary, sine))
-        lower = parts("Add", lower, parts("MatMul", imaginary, cosine))
-    return [upper] if inverse and half else [upper, lower]
-
-
-def _stft(parts: Parts) -> list[Node] | None:
-    node, shape = parts.node, parts.shape()
-    step, window, length = parts.constants_of(1), node.input(2), parts.constants_of(3)
-    if step is None or (node.input(3) is not None and length is None):
-        return None
-    if length is not None:
-        count = int(length.item())
-    else:
-        count = parts.graph.shapes[window][0] if window is not None else shape[1]
-    frames = 1 + (shape[1] - count) // int(step.item())
-    places = np.arange(frames)[:, None] * int(step.item()) + np.arange(count)
-    index = parts.constant(places, np.int64)
-    components = []
-    for component in range(shape[2] if len(shape) == 3 else 1):
-        signal = node.inputs[0]
-        if len(shape) == 3:
-            signal = parts.slice(signal, 2, component, component + 1)
-            signal = parts.axes("Squeeze", signal, [2])
-        framed = parts("Gather", signal, index, axis=1)
-        components.append(framed if window is None else parts("Mul", framed, window))
-    imaginary = components[1] if len(components) == 2 else None
-    half = bool(node.attr("onesided", 1)) and imaginary is None
-    rows = _transformed(parts, components[0], imaginary, count, count, False, half)
-    columns = [parts.axes("Unsqueeze", row, [3]) for row in rows]
-    return parts.results(parts("Concat", *columns, axis=3))
 
 
 def _recurrent(parts: Parts) -> list[Node] | None:
@@ -519,21 +289,21 @@ _RULES: dict[str, Callable[[Parts], list[Node] | None]] = {
     "Cast": _cast,
     "CastLike": _cast_like,
     "Clip": _clip,
-    "ConvInteger": _convolved_integers,
+    "ConvInteger": quantised.convolved_integers,
     "ConvTranspose": _transposed_convolution,
-    "DFT": _dft,
-    "DequantizeLinear": _dequantised_blocks,
+    "DFT": fourier.dft,
+    "DequantizeLinear": quantised.dequantised_blocks,
     "Dropout": _dropout,
     "GRU": _recurrent,
     "IsInf": _is_inf,
     "LSTM": _recurrent,
     "LpNormalization": _lp_normalization,
-    "MatMulInteger": _multiplied_integers,
+    "MatMulInteger": quantised.multiplied_integers,
     "Mish": _mish,
     "Pow": _pow,
-    "QuantizeLinear": _quantised_blocks,
-    "QLinearConv": _quantised_convolution,
-    "QLinearMatMul": _quantised_product,
+    "QuantizeLinear": quantised.quantised_blocks,
+    "QLinearConv": quantised.quantised_convolution,
+    "QLinearMatMul": quantised.quantised_product,
     "RNN": _recurrent,
     "ReduceL1": _without_elements,
     "ReduceL2": _without_elements,
@@ -544,5 +314,5 @@ _RULES: dict[str, Callable[[Parts], list[Node] | None]] = {
     "ReduceProd": _without_elements,
     "ReduceSum": _without_elements,
     "ReduceSumSquare": _without_elements,
-    "STFT": _stft,
+    "STFT": fourier.stft,
 }
