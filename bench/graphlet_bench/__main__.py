@@ -36,6 +36,8 @@ from graphlet_bench.setup import Tools
 
 # With --quick, peers besides ours and onnxruntime are spawned for this long.
 QUICK_SECONDS = 90
+# Beside what the networks of `--light` are measured.
+LIGHT_PEERS = ("graphlet", "onnxruntime", "tract-wasmtime")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -55,6 +57,13 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--models", default=",".join(whole), help=f"some of {','.join(whole)} (default: all)"
+    )
+    parser.add_argument(
+        "--light",
+        action="store_true",
+        default=bool(os.environ.get("LIGHT")),
+        help="the other networks of onnx's wheel too, beside a few peers and in one round "
+        "(or LIGHT=1): some minutes more",
     )
     parser.add_argument("--peers", help="keys of the results' rows (default: all)")
     parser.add_argument("--rounds", **number, help="processes per peer and model (default: 3)")
@@ -80,7 +89,9 @@ def arguments() -> argparse.Namespace:
     asked.runs = asked.runs or int(os.environ.get("RUNS", "10" if asked.quick else "20"))
     asked.out = asked.out or ROOT / ("build/bench/quick" if asked.quick else "docs/benchmarks")
     asked.models = asked.models.split(",")
-    unknown = set(asked.models) - set(whole)
+    unknown = set(asked.models) - set(whole) - set(models.LIGHT)
+    if asked.light:
+        asked.models += [name for name in models.LIGHT if name not in asked.models]
     if unknown or asked.rounds < 1 or asked.runs < 1:
         parser.error(f"unknown models {sorted(unknown)}" if unknown else "at least one of each")
     return asked
@@ -170,14 +181,19 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
             try:
                 model = models.prepare(place, name, say)
             except ModelError as error:
-                say(f"{models.TITLES[name]}: {error}")
-                entry = {"name": name, "title": models.TITLES[name], "rows": []}
+                title = (models.TITLES | models.LIGHT)[name]
+                say(f"{title}: {error}")
+                entry = {"name": name, "title": title, "rows": []}
                 results["models"].append(entry | {"reason": str(error)})
                 continue
             ready[name] = model
             limit = time.monotonic() + QUICK_SECONDS / (len(asked.models) - index)
             within = _before(limit) if asked.quick else lambda: True
-            rows = rounds.measure(model, everyone, tools, placement, settings, say, within)
+            who, how = everyone, settings
+            if name in models.LIGHT:
+                who = [peer for peer in everyone if peer.key in LIGHT_PEERS]
+                how = Settings(1, min(asked.runs, 5), cold=0, memory=False)
+            rows = rounds.measure(model, who, tools, placement, how, say, within)
             results["models"].append(rounds.as_json(model, rows))
     served = ready.get("mobilenet_v2") or next(iter(ready.values()), None)
     if served is not None and not (asked.quick or asked.no_http):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,6 +30,17 @@ TITLES = {
     "mobilenet_v2": "MobileNetV2",
     "squeezenet1.0": "SqueezeNet 1.0",
     "resnet50": "ResNet50",
+}
+# The other networks of onnx's wheel, with seeded weights; `--light` adds them.
+LIGHT = {
+    "light_squeezenet": "SqueezeNet 1.1 of onnx's wheel",
+    "light_shufflenet": "ShuffleNet",
+    "light_inception_v1": "Inception v1",
+    "light_inception_v2": "Inception v2",
+    "light_densenet121": "DenseNet-121",
+    "light_bvlc_alexnet": "AlexNet",
+    "light_zfnet512": "ZFNet-512",
+    "light_vgg19": "VGG-19",
 }
 
 
@@ -72,7 +84,7 @@ class Model:
     @property
     def title(self) -> str:
         """As people write it."""
-        return TITLES[self.name]
+        return (TITLES | LIGHT)[self.name]
 
     @property
     def module(self) -> Path:
@@ -102,39 +114,43 @@ def prepare(place: Place, name: str, say: Callable[[str], None]) -> Model:
     tensor = preprocess(model.spec, model.picture)
     tensor.astype("<f4").tofile(folder / "input.nchw")
     tensor.transpose(0, 2, 3, 1).astype("<f4").tofile(folder / "input.nhwc")
-    _convert(place, model)
+    if name not in LIGHT:
+        _convert(place, model)
     _reference(place, model, tensor)
     return model
 
 
 def _collect(place: Place, name: str, folder: Path) -> Model:
     """Copies, because a wasm peer sees this folder and nothing that a link leads to."""
-    toml = (place.root / "models" / name / "model.toml").read_text()
-    onnx = f"{name}.onnx"
+    light = name in LIGHT
+    described = "resnet50" if light else name
+    toml = (place.root / "models" / described / "model.toml").read_text()
+    file = f"{name}.onnx"
     labels, picture = "imagenet_labels.txt", place.shared / "images" / "cat.png"
-    source = place.shared / "models" / onnx
+    source = place.shared / "models" / file
     if name == "digits":
         labels, picture = "labels.txt", place.root / "models" / "digits" / "samples" / "7.png"
-        source = place.root / "models" / "digits" / onnx
+        source = place.root / "models" / "digits" / file
     elif not (place.shared / "images").is_dir():
         raise ModelError("no shared models and photographs (GRAPHLET_SHARED)")
-    if name == "resnet50":
-        source = _seeded_resnet50(place)
-        toml = toml.partition("[output]")[0]
-        toml += '[output]\nname = "gpu_0/softmax_1"\nkind = "softmax"\nlabels = "labels.txt"\n'
+    if light or name == "resnet50":
+        source = _seeded(place, name if light else "light_resnet50")
+        output, kind = _output(source)
+        toml = toml.partition("[output]")[0].replace("resnet50", name)
+        toml += f'[output]\nname = "{output}"\nkind = "{kind}"\nlabels = "labels.txt"\n'
         (folder / "labels.txt").write_text("".join(f"class {i}\n" for i in range(1000)))
     else:
         if not source.is_file():
-            raise ModelError(f"put {onnx} into $GRAPHLET_SHARED/models")
+            raise ModelError(f"put {file} into $GRAPHLET_SHARED/models")
         _copy(source.with_name(labels), folder / labels)
     (folder / "model.toml").write_text(toml)
     tuning = place.root / "models" / name / "tuning.json"
     if tuning.is_file():
         _copy(tuning, folder / tuning.name)
-    target = folder / onnx
+    target = folder / file
     if target.is_symlink() or not target.exists() or target.stat().st_size != source.stat().st_size:
         _copy(source, target)
-    return Model(name, folder, onnx, picture.resolve())
+    return Model(name, folder, file, picture.resolve())
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -142,16 +158,24 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _seeded_resnet50(place: Place) -> Path:
-    """The graph that onnx's wheel carries, with seeded weights, as the tests use it."""
-    path = place.work / "light_resnet50.onnx"
+def _output(path: Path) -> tuple[str, str]:
+    """What a classifier's one output is called, and whether it is probabilities."""
+    graph = onnx.load(path, load_external_data=False).graph
+    name = graph.output[0].name
+    last = next(node for node in graph.node if name in node.output)
+    return name, "softmax" if last.op_type == "Softmax" else "logits"
+
+
+def _seeded(place: Place, name: str) -> Path:
+    """A graph that onnx's wheel carries, with seeded weights, as the tests use it."""
+    path = place.work / f"{name}.onnx"
     if not path.exists():
         script = place.root / "compiler" / "tests" / "light_models.py"
         environment = {**os.environ, "PYTHONPATH": str(place.root / "compiler")}
-        command = [str(place.python), str(script), str(path)]
+        command = [str(place.python), str(script), str(path), "--model", name]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise ModelError(f"ResNet50 cannot be made: {done.stderr.strip()[-300:]}")
+            raise ModelError(f"{name} cannot be made: {done.stderr.strip()[-300:]}")
     return path
 
 
