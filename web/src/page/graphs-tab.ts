@@ -4,39 +4,34 @@ import type { TensorInfo } from '../lib/graph.ts';
 import { elementCount, showShape } from '../lib/tensor.ts';
 import type { Entry } from './catalogue.ts';
 import { ModuleWorker } from './client.ts';
-import { alertIn, element, h, milliseconds } from './dom.ts';
-import type { Loaded, Tasks } from './messages.ts';
+import { element, milliseconds } from './dom.ts';
+import { JsonForm } from './json-form.ts';
+import type { Tasks } from './messages.ts';
 import { ModuleCard } from './module-card.ts';
-import { runByKey } from './operators-tab.ts';
 import type { TrustPanel } from './trust-panel.ts';
 
-// More numbers than this are no example but a burden.
-const MAX_EXAMPLE = 50_000;
+// A picture for ImageNet has 150,528; more numbers than this are no example but a burden.
+const MAX_EXAMPLE = 200_000;
 
 /** Makes the tab work; gives what loads its first graph. */
 export function startGraphs(entries: readonly Entry[], trust: TrustPanel): () => void {
   const worker = new ModuleWorker();
-  const form = element('graph-form', HTMLFormElement);
-  const input = element('graph-input', HTMLTextAreaElement);
-  const output = element('graph-output', HTMLPreElement);
-  const run = element('graph-run', HTMLButtonElement);
   const hint = element('graph-hint', HTMLElement);
-  const [alert, status] = [element('graph-alert', HTMLElement), element('graph-status', HTMLElement)];
-
-  const card = new ModuleCard<Loaded & Tasks['graph']['answer']>({
+  const form: JsonForm = new JsonForm('graph', async () => {
+    const { json, ms } = await worker.run('compute', { json: form.input.value });
+    return { json, about: `Computed in ${milliseconds(ms)}` };
+  });
+  form.setReady(false);
+  const card = new ModuleCard<Tasks['graph']['answer']>({
     place: element('graph-module', HTMLElement),
     what: 'graph',
     entries,
     trust,
     load: (given, progress) => worker.load('graph', given, progress),
-    unloaded: () => {
-      run.disabled = true;
-      output.hidden = true;
-      alertIn(alert);
-    },
+    unloaded: () => form.setReady(false),
     loaded: ({ description }) => {
-      run.disabled = false;
-      input.value = example(description.inputs);
+      form.setReady(true);
+      form.input.value = example(description.inputs);
       hint.textContent = `Reads ${description.inputs.map(told).join('; ')}. Ctrl + Enter runs.`;
     },
     facts: ({ description }) => [
@@ -44,30 +39,6 @@ export function startGraphs(entries: readonly Entry[], trust: TrustPanel): () =>
       ['Gives', description.outputs.map(told).join('; ')],
     ],
   });
-  const compute = async () => {
-    alertIn(alert);
-    run.disabled = true;
-    status.replaceChildren(h('p', { className: 'hint' }, 'Computing …'));
-    try {
-      const { json, ms } = await worker.run('compute', { json: input.value });
-      output.textContent = json;
-      output.hidden = false;
-      status.replaceChildren(h('p', { className: 'hint' }, `Computed in ${milliseconds(ms)}`));
-      input.removeAttribute('aria-invalid');
-    } catch (error) {
-      output.hidden = true;
-      status.replaceChildren();
-      input.setAttribute('aria-invalid', 'true');
-      alertIn(alert, 'There is no result', error);
-    } finally {
-      run.disabled = false;
-    }
-  };
-  form.addEventListener('submit', (event) => {
-    event.preventDefault();
-    if (!run.disabled) void compute();
-  });
-  runByKey(input, form);
   return () => card.loadChosen();
 }
 

@@ -2,7 +2,8 @@
 
 import type { Entry } from './catalogue.ts';
 import { ModuleWorker } from './client.ts';
-import { alertIn, element, h, milliseconds } from './dom.ts';
+import { element, milliseconds } from './dom.ts';
+import { JsonForm } from './json-form.ts';
 import { pickVariant } from '../lib/simd.ts';
 import type { TrustPanel } from './trust-panel.ts';
 
@@ -20,19 +21,11 @@ const EXAMPLES: Readonly<Record<string, string>> = {
 /** Makes the tab work; its library is loaded when it is needed first. */
 export function startOperators(entry: Entry | undefined, trust: TrustPanel): void {
   const worker = new ModuleWorker();
-  const form = element('operator-form', HTMLFormElement);
   const operator = element('operator', HTMLSelectElement);
   const dataType = element('data-type', HTMLSelectElement);
-  const input = element('operator-input', HTMLTextAreaElement);
-  const output = element('operator-output', HTMLPreElement);
-  const after = element('operator-after', HTMLElement);
-  const [alert, status] = [element('operator-alert', HTMLElement), element('operator-status', HTMLElement)];
-  const run = element('operator-run', HTMLButtonElement);
   let ready: Promise<unknown> | undefined;
+  let untouched = true;
 
-  const example = () => {
-    input.value = EXAMPLES[operator.value] ?? PAIR;
-  };
   const load = () => {
     const variant = entry && pickVariant(entry.variants);
     if (!variant) throw new Error('no operator library comes with this page: build it with `make web`');
@@ -43,30 +36,21 @@ export function startOperators(entry: Entry | undefined, trust: TrustPanel): voi
     });
     return ready;
   };
-  const compute = async () => {
-    alertIn(alert);
-    run.disabled = true;
-    status.replaceChildren(h('p', { className: 'hint' }, 'Computing …'));
-    const asked = { operator: operator.value, dataType: dataType.value, json: input.value };
-    try {
+  const form: JsonForm = new JsonForm(
+    'operator',
+    async () => {
+      const asked = { operator: operator.value, dataType: dataType.value, json: form.input.value };
       await load();
       const { json, ms } = await worker.run('operate', asked);
-      output.textContent = json;
-      output.hidden = after.hidden = false;
-      const words = `${asked.operator} of ${asked.dataType}, ${milliseconds(ms)}`;
-      status.replaceChildren(h('p', { className: 'hint' }, words));
-      input.removeAttribute('aria-invalid');
-    } catch (error) {
-      output.hidden = after.hidden = true;
-      status.replaceChildren();
-      input.setAttribute('aria-invalid', 'true');
-      alertIn(alert, 'There is no result', error);
-    } finally {
-      run.disabled = false;
-    }
+      return { json, about: `${asked.operator} of ${asked.dataType}, ${milliseconds(ms)}` };
+    },
+    element('operator-after', HTMLElement),
+  );
+  const { input, output } = form;
+  const example = () => {
+    input.value = EXAMPLES[operator.value] ?? PAIR;
   };
 
-  let untouched = true;
   input.addEventListener('input', () => {
     untouched = false;
   });
@@ -77,15 +61,10 @@ export function startOperators(entry: Entry | undefined, trust: TrustPanel): voi
     untouched = true;
     example();
   });
-  form.addEventListener('submit', (event) => {
-    event.preventDefault();
-    void compute();
-  });
-  runByKey(input, form);
   element('operator-copy', HTMLButtonElement).addEventListener('click', () => {
-    void navigator.clipboard.writeText(output.textContent).then(
-      () => status.replaceChildren(h('p', { className: 'hint' }, 'Copied.')),
-      (error: unknown) => alertIn(alert, 'It was not copied', error),
+    navigator.clipboard.writeText(output.textContent).then(
+      () => form.tell('Copied.'),
+      (error: unknown) => form.fail('It was not copied', error),
     );
   });
   element('operator-feed', HTMLButtonElement).addEventListener('click', () => {
@@ -94,11 +73,4 @@ export function startOperators(entry: Entry | undefined, trust: TrustPanel): voi
     input.focus();
   });
   example();
-}
-
-/** Ctrl (or Cmd) + Enter in a text area sends its form. */
-export function runByKey(input: HTMLTextAreaElement, form: HTMLFormElement): void {
-  input.addEventListener('keydown', (event) => {
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-  });
 }
