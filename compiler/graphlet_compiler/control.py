@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from graphlet_compiler.errors import TooLargeError
-from graphlet_compiler.graph import Graph, Node, read_node, rename
+from graphlet_compiler.graph import Graph, Names, Node, read_node, rename
 
 # A loop of a few bytes can ask for any number of turns.
 _MAX_NODES = 20_000
@@ -23,15 +23,10 @@ _Body = tuple[list[Node], list[str]]
 def write_out(graph: Graph) -> bool:
     """Replaces every branch and loop that it can; whether there was one."""
     nodes: list[Node] = []
+    names = Names(graph)
     for node in graph.nodes:
-        written = None if node.domain else _written(graph, node)
+        written = None if node.domain else _written(graph, node, names)
         nodes.extend([node] if written is None else written)
-        if len(nodes) > _MAX_NODES:
-            raise TooLargeError(
-                f"`{node.name}` ({node.op}) has more than {_MAX_NODES} operators when all its "
-                "turns are written out",
-                node=node.name,
-            )
     changed = len(nodes) != len(graph.nodes) or any(
         new is not old for new, old in zip(nodes, graph.nodes, strict=True)
     )
@@ -40,26 +35,36 @@ def write_out(graph: Graph) -> bool:
     return changed
 
 
-def _written(graph: Graph, node: Node) -> list[Node] | None:
+def _check_size(node: Node, turns: int, body: onnx.GraphProto) -> None:
+    # A body without operators has its turns all the same.
+    if turns * max(len(body.node), 1) > _MAX_NODES:
+        raise TooLargeError(
+            f"`{node.name}` ({node.op}) has more than {_MAX_NODES} operators when all its turns "
+            "are written out",
+            node=node.name,
+        )
+
+
+def _written(graph: Graph, node: Node, names: Names) -> list[Node] | None:
     if node.op == "If":
-        return _branch(graph, node)
+        return _branch(graph, node, names)
     if node.op == "Loop":
-        return _loop(graph, node)
-    return _scan(graph, node) if node.op == "Scan" else None
+        return _loop(graph, node, names)
+    return _scan(graph, node, names) if node.op == "Scan" else None
 
 
-def _branch(graph: Graph, node: Node) -> list[Node] | None:
+def _branch(graph: Graph, node: Node, names: Names) -> list[Node] | None:
     condition = graph.constants.get(node.inputs[0])
     if condition is None:
-        return _both(graph, node)
+        return _both(graph, node, names)
     if condition.size != 1:
         return None
     body = node.attr("then_branch" if condition.item() else "else_branch")
-    nodes, results = _Writer(graph, node, body).turn([])
+    nodes, results = _Writer(node, body, names).turn([])
     return nodes + _identities(node, results, node.outputs)
 
 
-def _both(graph: Graph, node: Node) -> list[Node] | None:
+def _both(graph: Graph, node: Node, names: Names) -> list[Node] | None:
     """Computes both branches and takes one's results, if they have one type and shape."""
     shapes = [graph.shapes.get(name) for name in node.outputs]
     if graph.shapes.get(node.inputs[0]) not in ((), (1,)) or None in shapes:
@@ -67,16 +72,14 @@ def _both(graph: Graph, node: Node) -> list[Node] | None:
     nodes: list[Node] = []
     results: list[list[str]] = []
     for branch in ("then_branch", "else_branch"):
-        made, names = _Writer(graph, node, node.attr(branch)).turn([])
+        made, given = _Writer(node, node.attr(branch), names).turn([])
         nodes += made
-        results.append(names)
-    taken = _Names(graph)
-    taken.taken.update(name for made in nodes for name in made.outputs)
+        results.append(given)
     flag = node.inputs[0]
     if graph.shapes[flag] == (1,):
         # One value for tensors of any rank, scalars too.
-        flag = taken.fresh(f"{node.name}.condition")
-        shape = graph.add_constant(f"{node.name}.shape", np.asarray([], np.int64))
+        flag = names.fresh(f"{node.name}.condition")
+        shape = names.constant(f"{node.name}.shape", np.asarray([], np.int64))
         flat = Node("Reshape", node.name, [node.inputs[0], shape], [flag], sources=node.sources)
         nodes.append(flat)
     for then, other, target in zip(*results, node.outputs, strict=True):
@@ -86,7 +89,7 @@ def _both(graph: Graph, node: Node) -> list[Node] | None:
     return nodes
 
 
-def _loop(graph: Graph, node: Node) -> list[Node] | None:
+def _loop(graph: Graph, node: Node, names: Names) -> list[Node] | None:
     body = node.attr("body")
     count, condition = node.input(0), node.input(1)
     turns = None if count is None else graph.constants.get(count)
@@ -94,16 +97,15 @@ def _loop(graph: Graph, node: Node) -> list[Node] | None:
     if turns is None or first is None or not _goes_on(body):
         return None
     total = int(turns.item()) if first.item() else 0
+    _check_size(node, total, body)
     carried = list(node.inputs[2:])
-    writer, nodes = _Writer(graph, node, body), []
+    writer, nodes = _Writer(node, body, names), []
     rows: list[list[str]] = []
     for turn in range(total):
-        index = graph.add_constant(f"{node.name}.turn", np.asarray(turn, np.int64))
-        flag = graph.add_constant(f"{node.name}.flag", np.asarray(True))
+        index = names.constant(f"{node.name}.turn", np.asarray(turn, np.int64))
+        flag = names.constant(f"{node.name}.flag", np.asarray(True))
         made, results = writer.turn([index, flag, *carried])
         nodes += made
-        if len(nodes) > _MAX_NODES:
-            break
         results = results[1:]
         carried = results[: len(carried)]
         rows.append(results[len(carried) :])
@@ -111,7 +113,7 @@ def _loop(graph: Graph, node: Node) -> list[Node] | None:
         return None
     stacked = []
     for column in zip(*rows, strict=True):
-        made, result = _stack(graph, node, list(column), 0)
+        made, result = _stack(graph, node, names, list(column), 0)
         nodes += made
         stacked.append(result)
     return nodes + _identities(node, [*carried, *stacked], node.outputs)
@@ -134,7 +136,7 @@ def _goes_on(body: onnx.GraphProto) -> bool:
     return bool(name == passed)
 
 
-def _scan(graph: Graph, node: Node) -> list[Node] | None:
+def _scan(graph: Graph, node: Node, names: Names) -> list[Node] | None:
     body, scanned = node.attr("body"), int(node.attr("num_scan_inputs", 0))
     # Before operator set 9 a batch came first, and lengths before that.
     if graph.opset < 9 or scanned == 0:
@@ -147,22 +149,21 @@ def _scan(graph: Graph, node: Node) -> list[Node] | None:
     axes = _each(node, "scan_input_axes", scanned)
     backwards = _each(node, "scan_input_directions", scanned)
     turns = graph.shapes[sources[0]][axes[0]]
-    writer, nodes = _Writer(graph, node, body), []
+    _check_size(node, turns, body)
+    writer, nodes = _Writer(node, body, names), []
     rows: list[list[str]] = []
     for turn in range(turns):
         slices = []
         for source, axis, back in zip(sources, axes, backwards, strict=True):
             place = np.asarray(turns - 1 - turn if back else turn, np.int64)
-            index = graph.add_constant(f"{node.name}.turn", place)
-            target = writer.fresh(f"{source}.row")
+            index = names.constant(f"{node.name}.turn", place)
+            target = names.fresh(f"{source}.row")
             part = Node("Gather", node.name, [source, index], [target], sources=node.sources)
             part.set_attr("axis", axis)
             nodes.append(part)
             slices.append(target)
         made, results = writer.turn([*states, *slices])
         nodes += made
-        if len(nodes) > _MAX_NODES:
-            break
         states = results[: len(states)]
         rows.append(results[len(states) :])
     if not rows:
@@ -175,7 +176,7 @@ def _scan(graph: Graph, node: Node) -> list[Node] | None:
         _each(node, "scan_output_directions", outputs),
         strict=True,
     ):
-        made, result = _stack(graph, node, list(column)[:: -1 if back else 1], axis)
+        made, result = _stack(graph, node, names, list(column)[:: -1 if back else 1], axis)
         nodes += made
         stacked.append(result)
     return nodes + _identities(node, [*states, *stacked], node.outputs)
@@ -185,13 +186,14 @@ def _each(node: Node, name: str, count: int) -> list[int]:
     return [int(value) for value in node.attr(name, [0] * count)]
 
 
-def _stack(graph: Graph, node: Node, rows: list[str], axis: int) -> tuple[list[Node], str]:
+def _stack(
+    graph: Graph, node: Node, names: Names, rows: list[str], axis: int
+) -> tuple[list[Node], str]:
     """The rows as one tensor with an axis more."""
     nodes, expanded = [], []
-    axes = graph.add_constant(f"{node.name}.axis", np.asarray([axis], np.int64))
-    taken = _Names(graph)
+    axes = names.constant(f"{node.name}.axis", np.asarray([axis], np.int64))
     for row in rows:
-        target = taken.fresh(f"{row}.expanded")
+        target = names.fresh(f"{row}.expanded")
         if graph.opset < 13:
             wide = Node("Unsqueeze", node.name, [row], [target], sources=node.sources)
             wide.set_attr("axes", [axis])
@@ -199,7 +201,7 @@ def _stack(graph: Graph, node: Node, rows: list[str], axis: int) -> tuple[list[N
             wide = Node("Unsqueeze", node.name, [row, axes], [target], sources=node.sources)
         nodes.append(wide)
         expanded.append(target)
-    target = taken.fresh(f"{node.name}.stacked")
+    target = names.fresh(f"{node.name}.stacked")
     whole = Node("Concat", node.name, expanded, [target], sources=node.sources)
     whole.set_attr("axis", axis)
     return [*nodes, whole], target
@@ -213,35 +215,17 @@ def _identities(node: Node, sources: list[str], targets: list[str]) -> list[Node
     ]
 
 
-class _Names:
-    """Gives names that nothing else has, without asking the graph each time."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.taken = set(graph.constants) | set(graph.inputs) | graph.producers().keys()
-
-    def fresh(self, base: str) -> str:
-        name, number = base, 0
-        while name in self.taken:
-            number += 1
-            name = f"{base}_{number}"
-        self.taken.add(name)
-        return name
-
-
 class _Writer:
     """Copies a body into the graph, each time under new names."""
 
-    def __init__(self, graph: Graph, node: Node, body: onnx.GraphProto) -> None:
-        self.graph, self.node, self.body = graph, node, body
-        self.names = _Names(graph)
-        self.fresh = self.names.fresh
+    def __init__(self, node: Node, body: onnx.GraphProto, names: Names) -> None:
+        self.node, self.body, self.names = node, body, names
         self.constants = {
-            tensor.name: graph.add_constant(
+            tensor.name: self.names.constant(
                 f"{node.name}/{tensor.name}", onnx.numpy_helper.to_array(tensor)
             )
             for tensor in body.initializer
         }
-        self.names.taken.update(self.constants.values())
 
     def turn(self, arguments: list[str]) -> _Body:
         """The body on these arguments."""
@@ -251,7 +235,7 @@ class _Writer:
         for proto in self.body.node:
             for name in proto.output:
                 if name:
-                    known[name] = self.fresh(f"{self.node.name}/{name}")
+                    known[name] = self.names.fresh(f"{self.node.name}/{name}")
             node = read_node(_renamed(proto, known))
             node.name, node.sources = f"{self.node.name}/{node.name}", self.node.sources
             nodes.append(node)

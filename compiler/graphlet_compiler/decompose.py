@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphlet_compiler import fourier, quantised, recurrent
-from graphlet_compiler.graph import Graph, Node
+from graphlet_compiler.graph import Graph, Names, Node
 from graphlet_compiler.parts import Parts
 
 _HALVES = ("float16", "bfloat16")
@@ -42,27 +42,27 @@ _SUMS = {
 def decompose(graph: Graph) -> bool:
     """Rewrites every operator that it knows; whether there was one."""
     nodes: list[Node] = []
-    changed = False
+    names, changed = Names(graph), False
     for node in graph.nodes:
-        written = _written(graph, node)
+        written = _written(graph, node, names)
         changed = changed or written is not None
         nodes.extend([node] if written is None else written)
     graph.nodes = nodes
     return changed
 
 
-def _written(graph: Graph, node: Node) -> list[Node] | None:
+def _written(graph: Graph, node: Node, names: Names) -> list[Node] | None:
     if node.domain:
         return None
     if node.outputs and all(0 in graph.shapes.get(n, ()) for n in node.outputs if n):
         return _empty(graph, node)
-    known = all(n in graph.shapes and n in graph.dtypes for n in (*node.inputs, *node.outputs) if n)
-    if not known:
+    tensors = [name for name in (*node.inputs, *node.outputs) if name]
+    if any(name not in graph.shapes or name not in graph.dtypes for name in tensors):
         return None
     rule = _RULES.get(node.op)
-    written = None if rule is None else rule(Parts(graph, node))
+    written = None if rule is None else rule(Parts(graph, node, names))
     if written is None and node.op in _SUMS:
-        written = _widened(Parts(graph, node))
+        written = _widened(Parts(graph, node, names))
     return written
 
 
@@ -230,10 +230,6 @@ def _transposed_convolution(parts: Parts) -> list[Node] | None:
     return parts.results(result)
 
 
-def _recurrent(parts: Parts) -> list[Node] | None:
-    return recurrent.write_out(parts.graph, parts.node)
-
-
 def _without_elements(parts: Parts) -> list[Node] | None:
     """A reduction of nothing, where TVM reads what is not there."""
     if 0 not in parts.shape() or 0 in parts.graph.shapes[parts.node.outputs[0]]:
@@ -294,9 +290,9 @@ _RULES: dict[str, Callable[[Parts], list[Node] | None]] = {
     "DFT": fourier.dft,
     "DequantizeLinear": quantised.dequantised_blocks,
     "Dropout": _dropout,
-    "GRU": _recurrent,
+    "GRU": recurrent.write_out,
     "IsInf": _is_inf,
-    "LSTM": _recurrent,
+    "LSTM": recurrent.write_out,
     "LpNormalization": _lp_normalization,
     "MatMulInteger": quantised.multiplied_integers,
     "Mish": _mish,
@@ -304,7 +300,7 @@ _RULES: dict[str, Callable[[Parts], list[Node] | None]] = {
     "QuantizeLinear": quantised.quantised_blocks,
     "QLinearConv": quantised.quantised_convolution,
     "QLinearMatMul": quantised.quantised_product,
-    "RNN": _recurrent,
+    "RNN": recurrent.write_out,
     "ReduceL1": _without_elements,
     "ReduceL2": _without_elements,
     "ReduceLogSum": _without_elements,

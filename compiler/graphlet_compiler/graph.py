@@ -161,6 +161,37 @@ class Graph:
         return name
 
 
+class Names:
+    """Gives names that no tensor has, while a graph is being rewritten.
+
+    What is written in one pass shares one of these: until the pass is over the graph does not know
+    the new names.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._taken: set[str] | None = None
+
+    def fresh(self, base: str) -> str:
+        """A name, ``base`` if it is free."""
+        if self._taken is None:
+            graph = self._graph
+            self._taken = set(graph.constants) | set(graph.inputs) | graph.producers().keys()
+        name, number = base, 0
+        while name in self._taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name)
+        return name
+
+    def constant(self, base: str, array: Array) -> str:
+        """Adds a constant to the graph and gives the name that it got."""
+        name = self.fresh(base)
+        self._graph.constants[name] = array
+        self._graph.shapes[name], self._graph.dtypes[name] = array.shape, array.dtype
+        return name
+
+
 def read_node(proto: onnx.NodeProto) -> Node:
     """An operator as the file has it."""
     name = proto.name or f"{proto.op_type}:{next(iter(proto.output), '')}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphlet_compiler.graph import Array, Graph, Node, Shape
+from graphlet_compiler.graph import Array, Graph, Names, Node, Shape
 
 # Since these operator sets axes are an input and no attribute.
 _AXES_AS_INPUT = {"ReduceSum": 13, "Squeeze": 13, "Unsqueeze": 13}
@@ -18,10 +18,9 @@ _AXES_AS_INPUT_ELSE = 18
 class Parts:
     """The operators that take a node's place, in order."""
 
-    def __init__(self, graph: Graph, node: Node) -> None:
-        self.graph, self.node = graph, node
+    def __init__(self, graph: Graph, node: Node, names: Names) -> None:
+        self.graph, self.node, self.names = graph, node, names
         self.nodes: list[Node] = []
-        self._taken = set(graph.constants) | set(graph.inputs) | graph.producers().keys()
 
     def shape(self, index: int = 0) -> Shape:
         """Extents of an input of the node."""
@@ -37,7 +36,7 @@ class Parts:
 
     def several(self, op: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
         """Adds an operator with several results."""
-        targets = [self._fresh(f"{self.node.name}.{op.lower()}") for _ in range(count)]
+        targets = [self.names.fresh(f"{self.node.name}.{op.lower()}") for _ in range(count)]
         made = Node(op, self.node.name, list(inputs), targets, sources=self.node.sources)
         for name, value in attributes.items():
             made.set_attr(name, value)
@@ -47,10 +46,7 @@ class Parts:
     def constant(self, value: Any, dtype: Any) -> str:
         """A constant."""
         array = np.asarray(value).astype(dtype)
-        name = self._fresh(f"{self.node.name}.constant")
-        self.graph.constants[name] = array
-        self.graph.shapes[name], self.graph.dtypes[name] = array.shape, array.dtype
-        return name
+        return self.names.constant(f"{self.node.name}.constant", array)
 
     def integers(self, *values: int) -> str:
         """A constant list of integers."""
@@ -89,11 +85,3 @@ class Parts:
         """Value of an input of the node, if it is known."""
         name = self.node.input(index)
         return None if name is None else self.graph.constants.get(name)
-
-    def _fresh(self, base: str) -> str:
-        name, number = base, 0
-        while name in self._taken:
-            number += 1
-            name = f"{base}_{number}"
-        self._taken.add(name)
-        return name

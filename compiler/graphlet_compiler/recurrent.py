@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphlet_compiler.errors import TooLargeError
-from graphlet_compiler.graph import Graph, Node
+from graphlet_compiler.graph import Node
 from graphlet_compiler.parts import Parts
 
 _MAX_STEPS = 512
@@ -47,11 +47,11 @@ def refusal(node: Node) -> str | None:
     return "coupled gates" if node.attr("input_forget", 0) else None
 
 
-def write_out(graph: Graph, node: Node) -> list[Node] | None:
+def write_out(parts: Parts) -> list[Node] | None:
     """The operators that take the place of a recurrent one."""
+    graph, node = parts.graph, parts.node
     if refusal(node) is not None:
         return None
-    parts = Parts(graph, node)
     batch_first = node.attr("layout", 0)
     source = parts("Transpose", node.inputs[0], perm=[1, 0, 2]) if batch_first else node.inputs[0]
     steps, batch = parts.shape(0)[:2][:: -1 if batch_first else 1]

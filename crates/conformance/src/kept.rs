@@ -85,7 +85,8 @@ impl Key {
         Ok(self)
     }
 
-    fn to_text(&self) -> String {
+    /// The digest in hex.
+    pub(crate) fn to_text(&self) -> String {
         data_encoding::HEXLOWER.encode(&self.0.clone().finalize())
     }
 }

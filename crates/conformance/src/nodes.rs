@@ -9,12 +9,13 @@
 mod agree;
 mod case;
 mod known;
+mod resume;
 mod table;
 mod worker;
 
 use std::{
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -22,11 +23,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use builder::Home;
+use serde::{Deserialize, Serialize};
 use wasm_runtime::{Engine, EngineOptions};
 
 pub use self::{
     agree::{Disagreement, ONNX, Tolerance, agree},
     known::{Known, Surprise},
+    resume::Progress,
     table::{Summary, insert, table},
 };
 use self::{case::Sandbox, worker::Worker};
@@ -42,7 +45,8 @@ pub enum Depth {
 }
 
 /// What became of a case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Every output is what it has to be.
     Passed {
@@ -81,7 +85,7 @@ impl Outcome {
 }
 
 /// One case and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The case.
     pub case: String,
@@ -99,8 +103,8 @@ pub fn names(home: &Home) -> Result<Vec<String>> {
     worker::names(home)
 }
 
-/// Takes cases as far as `depth` says, `jobs` at once; `done` is told after each how many are.
-/// The verdicts come in the order of the cases.
+/// Takes cases as far as `depth` says, `jobs` at once; `done` is told after each how many are,
+/// and an error of its own ends the run. The verdicts come in the order of the cases.
 ///
 /// # Errors
 /// When this machine cannot run any case: no Python, no engine.
@@ -109,7 +113,7 @@ pub fn run(
     cases: &[String],
     depth: Depth,
     jobs: usize,
-    done: impl Fn(usize, &Verdict) + Sync,
+    done: impl Fn(usize, &Verdict) -> Result<()> + Sync,
 ) -> Result<Vec<Verdict>> {
     let engine = Engine::new(&EngineOptions::default())?;
     let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -130,8 +134,8 @@ pub fn run(
                 worker::Answer { operator, compiled: Err(outcome) } => (operator, outcome),
             };
             let verdict = Verdict { case: case.clone(), operator, outcome };
-            done(finished.fetch_add(1, Ordering::Relaxed) + 1, &verdict);
-            verdicts.lock().unwrap_or_else(|poison| poison.into_inner()).push(verdict);
+            done(finished.fetch_add(1, Ordering::Relaxed) + 1, &verdict)?;
+            verdicts.lock().unwrap_or_else(PoisonError::into_inner).push(verdict);
         }
         Ok(())
     };
@@ -146,7 +150,7 @@ pub fn run(
             Err(panic) => std::panic::resume_unwind(panic),
         })
     })?;
-    let mut verdicts = verdicts.into_inner().unwrap_or_else(|poison| poison.into_inner());
+    let mut verdicts = verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
     verdicts.sort_by(|a, b| a.case.cmp(&b.case));
     Ok(verdicts)
 }

@@ -18,7 +18,7 @@ fn surprises(depth: Depth, every: usize) -> Summary {
     let known = Known::parse(&fs::read_to_string(known).unwrap()).unwrap();
     let cases: Vec<String> = all.iter().step_by(every).cloned().collect();
     let jobs = thread::available_parallelism().map_or(1, NonZero::get);
-    let verdicts = nodes::run(&home, &cases, depth, jobs, |_, _| {}).unwrap();
+    let verdicts = nodes::run(&home, &cases, depth, jobs, |_, _| Ok(())).unwrap();
     assert_eq!(verdicts.len(), cases.len());
     let found: Vec<String> =
         known.surprises(&verdicts, &all, depth).iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use conformance::{
     home,
-    nodes::{self, Depth, Known, Outcome, Summary, Verdict},
+    nodes::{self, Depth, Known, Outcome, Progress, Summary, Verdict},
 };
 
 /// Compiles each of ONNX's node cases, runs it in the sandbox and compares its outputs.
@@ -24,6 +24,9 @@ struct Arguments {
     /// Stop after the import of each case: nothing is built
     #[arg(long)]
     import: bool,
+    /// Forget what a run that was stopped found
+    #[arg(long)]
+    anew: bool,
     /// Print what became of every case
     #[arg(long)]
     verbose: bool,
@@ -47,14 +50,25 @@ fn main() -> Result<ExitCode> {
     let jobs =
         arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
 
+    let kept = (arguments.words.is_empty() && depth == Depth::Run)
+        .then(|| Progress::open(&home, arguments.anew))
+        .transpose()?;
+    let mut verdicts = kept.as_ref().map_or_else(Vec::new, |kept| kept.known().to_vec());
+    if !verdicts.is_empty() {
+        eprintln!("{} cases are known from a run before (--anew runs them again)", verdicts.len());
+    }
+    let cases: Vec<String> =
+        cases.into_iter().filter(|case| verdicts.iter().all(|known| known.case != *case)).collect();
     let total = cases.len();
-    let verdicts = nodes::run(&home, &cases, depth, jobs, |done, verdict| {
+    verdicts.extend(nodes::run(&home, &cases, depth, jobs, |done, verdict| {
         if arguments.verbose {
             eprintln!("{done}/{total} {} {:?}", verdict.case, verdict.outcome);
         } else if done % 100 == 0 || done == total {
             eprintln!("{done} of {total} cases, {} s", begun.elapsed().as_secs());
         }
-    })?;
+        kept.as_ref().map_or(Ok(()), |kept| kept.keep(verdict))
+    })?);
+    verdicts.sort_by(|a, b| a.case.cmp(&b.case));
 
     let list = home.root().join("crates/conformance/node_cases.txt");
     let surprises = if arguments.write {
