@@ -2,9 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import path from 'node:path';
 import { test } from 'node:test';
 import {
   DATA_TYPES,
+  GraphletError,
   type DataType,
   ImageClassifier,
   operands,
@@ -19,7 +21,7 @@ import {
   writeTensor,
 } from '../src/lib/index.ts';
 import { RELAXED_PROBE, SIMD128_PROBE } from '../src/lib/simd.ts';
-import { built, builtTrust, codeOf } from './common.ts';
+import { built, builtTrust, codeOf, web } from './common.ts';
 
 // Each with what `wasm-frontend` prints.
 const CASES: [Operator, DataType, input: string, output: string][] = [
@@ -67,18 +69,48 @@ const CASES: [Operator, DataType, input: string, output: string][] = [
   ],
 ];
 
-test('the operator library computes what wasm-frontend prints', async (context) => {
+// What wasm-frontend answers with exit code 2.
+const MISTAKES: [Operator, DataType, input: string][] = [
+  ['Add', 'FP32', '{}'],
+  ['Add', 'FP32', '[1, 2'],
+  ['Add', 'FP32', '[{"input-data": [1], "dim-size": 2, "shape": [1]}]'],
+  ['Add', 'FP32', '[{"input-data": [1, 2], "dim-size": 1, "shape": [3]}]'],
+  ['Add', 'FP32', '[{"input-data": [1e39], "dim-size": 1, "shape": [1]}]'],
+  ['Add', 'FP32', '[{"input-data": [1], "dim-size": 1, "shape": [1]}]'],
+  ['Add', 'INT8', '[{"input-data": [-129], "dim-size": 1, "shape": [1]}]'],
+  ['Add', 'INT32', '[{"input-data": [1.0], "dim-size": 1, "shape": [1]}]'],
+  ['Add', 'INT32', '[{"input-data": [-0], "dim-size": 1, "shape": [1]}]'],
+  ['Argmax', 'INT8', '[{"input-data": [1], "dim-size": 1, "shape": [1], "axis": 1}]'],
+  ['Argmax', 'INT8', '[{"input-data": [], "dim-size": 1, "shape": [0]}]'],
+  ['Argmax', 'INT8', '[{"input-data": [1], "dim-size": 1, "shape": [1], "axes": 0}]'],
+];
+
+/** What wasm-frontend makes of it; undefined where it is not built. */
+function frontend(
+  operator: Operator,
+  type: DataType,
+  input: string,
+): { status: number | null; stdout: string } | undefined {
+  const command = process.env['WASM_FRONTEND'];
+  if (command === undefined) return undefined;
+  const library = path.join(web, 'public', 'models', 'operators', 'simd128.wasm');
+  return spawnSync(command, ['-c', library, '-o', operator, '-d', type, '-I', input], { encoding: 'utf8' });
+}
+
+test('the operator library computes what wasm-frontend prints, and refuses what it refuses', async (context) => {
   const bytes = built(context, 'operators/simd128.wasm');
   if (!bytes) return;
   const library = await OperatorLibrary.load(await verify(bytes, builtTrust()));
-  const frontend = process.env['WASM_FRONTEND'];
+  const compute = (operator: Operator, type: DataType, input: string) =>
+    writeTensor(library.run(operator, operands(readTensors(input, DATA_TYPES[type], type))));
   for (const [operator, type, input, output] of CASES) {
-    const result = library.run(operator, operands(readTensors(input, DATA_TYPES[type], type)));
-    assert.equal(writeTensor(result), output, `${operator} ${type} ${input}`);
-    if (frontend === undefined) continue;
-    const file = `${process.env['GRAPHLET_WEB'] ?? '.'}/public/models/operators/simd128.wasm`;
-    const ran = spawnSync(frontend, ['-c', file, '-o', operator, '-d', type, '-I', input], { encoding: 'utf8' });
-    assert.deepEqual(JSON.parse(ran.stdout), JSON.parse(output), ran.stderr);
+    assert.equal(compute(operator, type, input), output, `${operator} ${type} ${input}`);
+    const printed = frontend(operator, type, input);
+    if (printed) assert.deepEqual(JSON.parse(printed.stdout), JSON.parse(output), input);
+  }
+  for (const [operator, type, input] of MISTAKES) {
+    assert.throws(() => compute(operator, type, input), GraphletError, input);
+    assert.equal(frontend(operator, type, input)?.status ?? 2, 2, input);
   }
 });
 

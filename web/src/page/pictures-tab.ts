@@ -116,7 +116,7 @@ class PicturesTab {
 
   private showSamples(samples: readonly string[]): void {
     const buttons = samples.map((url) => {
-      const name = url.split('/').at(-1) ?? url;
+      const name = new URL(url, location.href).pathname.split('/').at(-1) ?? url;
       const button = h('button', { type: 'button', title: name }, h('img', { src: url, alt: `Sample ${name}` }));
       button.addEventListener('click', () => void this.openSample(url, name));
       return button;
