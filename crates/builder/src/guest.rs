@@ -90,8 +90,8 @@ impl GuestKind {
                 "crates/model-spec",
                 "crates/wire",
             ],
-            GuestKind::Graph => &["programs/graph"],
-            GuestKind::Operators => &["programs/operators"],
+            GuestKind::Graph => &["programs/graph", "programs/exports"],
+            GuestKind::Operators => &["programs/operators", "programs/exports"],
         }
     }
 

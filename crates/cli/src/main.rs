@@ -8,7 +8,6 @@ mod exit;
 mod files;
 mod keys;
 mod logs;
-mod npy;
 mod paths;
 mod plan;
 mod profiler;

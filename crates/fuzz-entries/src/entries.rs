@@ -6,6 +6,7 @@ use claims::{Policy, Timestamp, VerifyError};
 use image_input::{Limits, Options, Transform};
 use model_spec::{Dimension, Draft, ModelSpec, OnnxFacts, ValueFacts, parse};
 use serde::{Deserialize, Serialize};
+use tensor::{ALIGNMENT, Tensor, descriptor_len, read_descriptor, write_descriptor};
 use tvm_graph_rt::{Graph, GraphExecutor, NativeModule, load_param_dict};
 use wire::{
     CapabilityConfiguration, HealthRequest, Request, RequestView, Response, WriteLog, decode,
@@ -147,6 +148,45 @@ pub fn params(bytes: &[u8]) -> bool {
     let held: usize = params.values().map(|tensor| tensor.as_bytes().len()).sum();
     assert!(held <= bytes.len(), "{held} bytes out of {}", bytes.len());
     true
+}
+
+/// The descriptor of tensors in a module's memory.
+///
+/// # Panics
+/// When what is accepted contradicts itself, or is written as other bytes than were read.
+pub fn descriptor(bytes: &[u8]) -> bool {
+    let Ok(tensors) = read_descriptor(bytes) else { return false };
+    for tensor in &tensors {
+        let takes = tensor.shape.byte_count(tensor.dtype).expect("its length was compared");
+        assert_eq!(takes, tensor.byte_count as usize);
+        assert_eq!(tensor.address as usize % ALIGNMENT, 0);
+    }
+    let ranks = tensors.iter().map(|tensor| tensor.shape.rank());
+    assert_eq!(descriptor_len(ranks), bytes.len());
+    assert_eq!(write_descriptor(&tensors).expect("it was read from one"), bytes);
+    true
+}
+
+/// NumPy's array file, and an archive of such files.
+///
+/// # Panics
+/// When an array holds more than the file, or is another one after writing and reading it again.
+pub fn npy(bytes: &[u8]) -> bool {
+    if let Ok(arrays) = npy::read_npz(bytes) {
+        // Whatever the members are called, they are arrays.
+        arrays.iter().for_each(|(_, array)| reads_again(array));
+        return true;
+    }
+    let Ok(array) = npy::read_npy(bytes) else { return false };
+    assert!(array.as_bytes().len() < bytes.len());
+    reads_again(&array);
+    true
+}
+
+fn reads_again(array: &Tensor<'_>) {
+    let again = npy::read_npy(&npy::write_npy(array.view())).expect("it was written by us");
+    assert_eq!((again.dtype(), again.shape()), (array.dtype(), array.shape()));
+    assert_eq!(again.as_bytes(), array.as_bytes());
 }
 
 /// A MessagePack message, as each of the types that cross the sandbox.

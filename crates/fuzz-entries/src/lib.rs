@@ -9,7 +9,9 @@ mod entries;
 mod mutate;
 mod seeds;
 
-pub use entries::{graph_json, http_head, image, messages, model_toml, module, params};
+pub use entries::{
+    descriptor, graph_json, http_head, image, messages, model_toml, module, npy, params,
+};
 pub use mutate::Mutator;
 pub use seeds::{Seed, seeds};
 
@@ -23,12 +25,14 @@ pub struct Target {
 }
 
 /// All of them, as `fuzz/fuzz_targets` has them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
+    Target { name: "descriptor", run: descriptor },
     Target { name: "graph_json", run: graph_json },
     Target { name: "http_head", run: http_head },
     Target { name: "image", run: image },
     Target { name: "messages", run: messages },
     Target { name: "model_toml", run: model_toml },
     Target { name: "module", run: module },
+    Target { name: "npy", run: npy },
     Target { name: "params", run: params },
 ];

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use claims::{ActorKey, IssuerKeyPair, Statement, Timestamp, sign};
 use serde::Serialize;
+use tensor::{DType, Shape, Tensor, TensorPlace, write_descriptor};
 use wire::{CapabilityConfiguration, HealthRequest, Request, Response, WriteLog};
 use zeroize::Zeroizing;
 
@@ -33,15 +34,81 @@ fn unsound(name: &'static str, bytes: impl Into<Vec<u8>>) -> Seed {
 /// The seeds of a target.
 pub fn seeds(target: &str) -> Vec<Seed> {
     match target {
+        "descriptor" => descriptors(),
         "graph_json" => graphs(),
         "http_head" => heads(),
         "image" => images(),
         "messages" => messages(),
         "model_toml" => specs(),
         "module" => modules(),
+        "npy" => arrays(),
         "params" => params(),
         _ => Vec::new(),
     }
+}
+
+fn place(dtype: DType, extents: &[usize], address: u32) -> TensorPlace {
+    let shape = Shape::new(extents).expect("a small shape");
+    TensorPlace::new(dtype, shape, address).expect("a small tensor")
+}
+
+fn descriptors() -> Vec<Seed> {
+    let descriptor = |tensors: &[TensorPlace]| write_descriptor(tensors).expect("few tensors");
+    let two = [place(DType::FLOAT32, &[1, 3, 4], 1024), place(DType::BOOL, &[], 64)];
+    let good = descriptor(&two);
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut changed = good.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        changed
+    };
+    vec![
+        sound("none", descriptor(&[])),
+        sound("two", good.clone()),
+        sound("empty_tensor", descriptor(&[place(DType::INT8, &[0, 7], 0)])),
+        unsound("cut", &good[..good.len() - 1]),
+        unsound("more", [&good[..], b"x"].concat()),
+        unsound("many", changed(6, &[0xff, 0xff])),
+        unsound("deep", changed(12, &[0xff; 4])),
+        unsound("huge", changed(24, &[0xff; 8])),
+        unsound("odd_address", changed(16, &[1])),
+    ]
+}
+
+fn arrays() -> Vec<Seed> {
+    let array = |dtype: DType, extents: &[usize]| {
+        let shape = Shape::new(extents).expect("a small shape");
+        Tensor::zeros(dtype, shape).expect("a small tensor")
+    };
+    let (matrix, scalar) = (array(DType::FLOAT32, &[2, 3]), array(DType::INT64, &[]));
+    let good = npy::write_npy(matrix.view());
+    let header = |text: &str, data: &[u8]| {
+        let len = (text.len() as u16).to_le_bytes();
+        [b"\x93NUMPY\x01\x00", &len[..], text.as_bytes(), data].concat()
+    };
+    let archive = npy::write_npz(&[("a", matrix.view()), ("b/c", scalar.view())]);
+    vec![
+        sound("matrix.npy", good.clone()),
+        sound("scalar.npy", npy::write_npy(scalar.view())),
+        sound("bfloat16.npy", npy::write_npy(array(DType::BFLOAT16, &[3]).view())),
+        sound(
+            "fortran.npy",
+            header("{'descr': '>i2', 'fortran_order': True, 'shape': (2, 2), }", &[0; 8]),
+        ),
+        sound("two.npz", archive.expect("two names")),
+        unsound("cut.npy", &good[..good.len() - 1]),
+        unsound(
+            "huge.npy",
+            header(
+                "{'descr': '<f8', 'fortran_order': True, 'shape': (9223372036854775807,), }",
+                b"",
+            ),
+        ),
+        unsound(
+            "object.npy",
+            header("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", &[0; 8]),
+        ),
+        unsound("empty.npz", *b"PK\x05\x06"),
+    ]
 }
 
 macro_rules! picture {

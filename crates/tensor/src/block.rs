@@ -20,7 +20,7 @@ mod builder;
 
 use std::collections::BTreeSet;
 
-use crate::{ALIGNMENT, DType, MAX_RANK, ParseDTypeError, Shape, ShapeError, Tensor, TensorError};
+use crate::{ALIGNMENT, DType, FormError, MAX_RANK, Shape, Tensor, TensorError};
 use crate::{Storage, TensorView};
 
 pub use builder::BlockBuilder;
@@ -84,21 +84,13 @@ pub enum BlockError {
         /// Where its data starts.
         offset: usize,
     },
-    /// A tensor's element type is none of ours.
+    /// A tensor's element type is none of ours, or its extents are impossible.
     #[error("tensor `{name}`")]
-    DType {
+    Form {
         /// The tensor.
         name: String,
-        /// What is wrong with the type.
-        source: ParseDTypeError,
-    },
-    /// A tensor's extents are impossible.
-    #[error("tensor `{name}`")]
-    Shape {
-        /// The tensor.
-        name: String,
-        /// What is wrong with the extents.
-        source: ShapeError,
+        /// What is wrong with it.
+        source: FormError,
     },
     /// A tensor's data does not fit its extents.
     #[error("tensor `{name}`")]
@@ -233,7 +225,7 @@ fn parse_tensor<'a>(block: &'a [u8], entry: &'a [u8]) -> Result<BlockTensor<'a>,
     let name = text(block, &mut fields, "a tensor's name")?;
     let [code, bits, lanes_low, lanes_high] = fields.take().ok_or(BlockError::NotABlock)?;
     let dtype = DType::from_dlpack(code, bits, u16::from_le_bytes([lanes_low, lanes_high]))
-        .map_err(|source| BlockError::DType { name: name.to_owned(), source })?;
+        .map_err(|error| BlockError::Form { name: name.to_owned(), source: error.into() })?;
     let rank = u64::from(fields.u32().ok_or(BlockError::NotABlock)?);
     if rank > MAX_RANK as u64 {
         return Err(BlockError::Rank { name: name.to_owned(), rank });
@@ -243,7 +235,7 @@ fn parse_tensor<'a>(block: &'a [u8], entry: &'a [u8]) -> Result<BlockTensor<'a>,
     let extents: Vec<i64> =
         extents.as_chunks::<8>().0.iter().map(|extent| i64::from_le_bytes(*extent)).collect();
     let shape = Shape::from_signed(&extents)
-        .map_err(|source| BlockError::Shape { name: name.to_owned(), source })?;
+        .map_err(|error| BlockError::Form { name: name.to_owned(), source: error.into() })?;
     let (offset, len) = fields.span().ok_or(BlockError::NotABlock)?;
     let bytes = part(block, offset, len, "a tensor's data")?;
     if offset % ALIGNMENT as u64 != 0 {
@@ -373,12 +365,18 @@ mod tests {
             );
         }
         assert!(matches!(patched(index + 4, huge), BlockError::OutOfBounds { .. }));
-        assert!(matches!(patched(index + 8, &[9]), BlockError::DType { .. }));
+        assert!(matches!(
+            patched(index + 8, &[9]),
+            BlockError::Form { source: FormError::DType(_), .. }
+        ));
         assert!(matches!(patched(index + 12, huge), BlockError::Rank { .. }));
         assert!(matches!(patched(index + 16, huge), BlockError::OutOfBounds { .. }));
         assert!(matches!(patched(index + 20, &[1]), BlockError::Misaligned { .. }));
         assert!(matches!(patched(index + 24, &[1]), BlockError::Tensor { .. }));
-        assert!(matches!(patched(shape_at as usize, &[255; 8]), BlockError::Shape { .. }));
+        assert!(matches!(
+            patched(shape_at as usize, &[255; 8]),
+            BlockError::Form { source: FormError::Shape(_), .. }
+        ));
         // The second entry's name becomes the first's.
         let first_name = bytes[index..index + 4].to_vec();
         assert_eq!(

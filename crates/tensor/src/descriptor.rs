@@ -15,7 +15,7 @@
 //!       u64 extents, outermost first
 //! ```
 
-use crate::{ALIGNMENT, DType, MAX_RANK, ParseDTypeError, Shape, ShapeError};
+use crate::{ALIGNMENT, DType, FormError, MAX_RANK, ParseDTypeError, Shape};
 
 /// The first four bytes of every descriptor.
 pub const DESCRIPTOR_MAGIC: [u8; 4] = *b"GLTD";
@@ -68,21 +68,13 @@ pub enum DescriptorError {
         /// What its entry says.
         rank: u64,
     },
-    /// An element type that is none of ours, or a vector of one.
+    /// An element type that is none of ours, or a vector of one, or impossible extents.
     #[error("tensor {index}")]
-    DType {
+    Form {
         /// Which tensor.
         index: usize,
-        /// What is wrong with the type.
-        source: ParseDTypeError,
-    },
-    /// Impossible extents.
-    #[error("tensor {index}")]
-    Shape {
-        /// Which tensor.
-        index: usize,
-        /// What is wrong with the extents.
-        source: ShapeError,
+        /// What is wrong with it.
+        source: FormError,
     },
     /// The data is longer or shorter than the tensor.
     #[error("tensor {index} takes {expected} bytes, not {actual}")]
@@ -183,13 +175,14 @@ fn read_entry(
     count: usize,
 ) -> Result<TensorPlace, DescriptorError> {
     let truncated = DescriptorError::Truncated { index, count };
+    let form = |source| DescriptorError::Form { index, source };
     let [code, bits, low, high] = fields.take().ok_or(truncated.clone())?;
     let lanes = u16::from_le_bytes([low, high]);
     let dtype = DType::from_dlpack(code, bits, lanes).and_then(|dtype| match lanes {
         1 => Ok(dtype),
         _ => Err(ParseDTypeError::UnknownCode { code, bits, lanes }),
     });
-    let dtype = dtype.map_err(|source| DescriptorError::DType { index, source })?;
+    let dtype = dtype.map_err(|error| form(error.into()))?;
     let rank = fields.u32().ok_or(truncated.clone())?;
     if rank as usize > MAX_RANK {
         return Err(DescriptorError::Rank { index, rank: rank.into() });
@@ -200,10 +193,8 @@ fn read_entry(
     for _ in 0..rank {
         extents.push(i64::from_le_bytes(fields.take().ok_or(truncated.clone())?));
     }
-    let shape =
-        Shape::from_signed(&extents).map_err(|source| DescriptorError::Shape { index, source })?;
-    let expected =
-        shape.byte_count(dtype).map_err(|source| DescriptorError::Shape { index, source })?;
+    let shape = Shape::from_signed(&extents).map_err(|error| form(error.into()))?;
+    let expected = shape.byte_count(dtype).map_err(|error| form(error.into()))?;
     if expected != byte_count as usize {
         return Err(DescriptorError::Length { index, expected, actual: byte_count });
     }
@@ -294,8 +285,14 @@ mod tests {
         assert_eq!(patched(4, &[2]), DescriptorError::Version(2));
         assert!(matches!(patched(6, &[5]), DescriptorError::Truncated { index: 4, count: 5 }));
         assert!(matches!(patched(6, &[3]), DescriptorError::TrailingBytes(24)));
-        assert!(matches!(patched(8, &[9]), DescriptorError::DType { index: 0, .. }));
-        assert!(matches!(patched(10, &[4]), DescriptorError::DType { index: 0, .. }));
+        assert!(matches!(
+            patched(8, &[9]),
+            DescriptorError::Form { index: 0, source: FormError::DType(_) }
+        ));
+        assert!(matches!(
+            patched(10, &[4]),
+            DescriptorError::Form { index: 0, source: FormError::DType(_) }
+        ));
         assert!(matches!(patched(12, &[65]), DescriptorError::Rank { index: 0, rank: 65 }));
         assert!(matches!(
             patched(16, &[65]),
@@ -305,7 +302,10 @@ mod tests {
             patched(20, &[25]),
             DescriptorError::Length { index: 0, expected: 24, actual: 25 }
         ));
-        assert!(matches!(patched(24, &[255; 8]), DescriptorError::Shape { index: 0, .. }));
+        assert!(matches!(
+            patched(24, &[255; 8]),
+            DescriptorError::Form { index: 0, source: FormError::Shape(_) }
+        ));
     }
 
     #[test]

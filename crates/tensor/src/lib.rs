@@ -15,6 +15,7 @@ mod buffers;
 mod descriptor;
 mod dlpack;
 mod dtype;
+mod form;
 mod shape;
 mod storage;
 mod tensors;
@@ -27,6 +28,7 @@ pub use descriptor::{
 };
 pub use dlpack::{DLDevice, DLTensor};
 pub use dtype::{DType, ParseDTypeError, TypeCode};
+pub use form::FormError;
 pub use shape::{MAX_RANK, Shape, ShapeError};
 pub use storage::{ALIGNMENT, Storage, StorageError};
 pub use tensors::{Element, Tensor, TensorError, TensorView, elements_mut};

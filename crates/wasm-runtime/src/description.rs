@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use tensor::{DType, ParseDTypeError, Shape, ShapeError};
+use tensor::{DType, FormError, Shape, ShapeError};
 
 /// The version of the exports and of the description that this crate speaks.
 pub const ABI: u64 = 1;
@@ -47,21 +47,13 @@ pub enum DescriptionError {
     /// Written for other exports.
     #[error("the graph speaks version {0}, not {ABI}")]
     Abi(u64),
-    /// A tensor's element type is none of ours.
+    /// A tensor's element type is none of ours, or its extents are impossible.
     #[error("tensor `{name}`")]
-    DType {
+    Form {
         /// The tensor.
         name: String,
         /// What is wrong.
-        source: ParseDTypeError,
-    },
-    /// A tensor's extents are impossible.
-    #[error("tensor `{name}`")]
-    Shape {
-        /// The tensor.
-        name: String,
-        /// What is wrong.
-        source: ShapeError,
+        source: FormError,
     },
 }
 
@@ -120,13 +112,10 @@ impl Description {
 impl TensorInfo {
     fn read(raw: RawTensor) -> Result<Self, DescriptionError> {
         let RawTensor { name, dtype, shape } = raw;
-        let dtype = match dtype.parse() {
-            Ok(dtype) => dtype,
-            Err(source) => return Err(DescriptionError::DType { name, source }),
-        };
-        match Shape::new(shape) {
-            Ok(shape) => Ok(TensorInfo { name, dtype, shape }),
-            Err(source) => Err(DescriptionError::Shape { name, source }),
+        let form = || Ok((dtype.parse()?, Shape::new(shape)?));
+        match form() {
+            Ok((dtype, shape)) => Ok(TensorInfo { name, dtype, shape }),
+            Err(source) => Err(DescriptionError::Form { name, source }),
         }
     }
 
@@ -161,9 +150,11 @@ mod tests {
             Description::parse(json.as_bytes()).unwrap_err()
         };
         let error = with(r#"{"name": "x", "dtype": "int5", "shape": []}"#);
-        assert!(matches!(error, DescriptionError::DType { name, .. } if name == "x"));
+        assert!(
+            matches!(error, DescriptionError::Form { name, source: FormError::DType(_) } if name == "x")
+        );
         let huge = r#"{"name": "x", "dtype": "int8", "shape": [9223372036854775807, 4]}"#;
-        assert!(matches!(with(huge), DescriptionError::Shape { .. }));
+        assert!(matches!(with(huge), DescriptionError::Form { source: FormError::Shape(_), .. }));
         assert!(matches!(with("7"), DescriptionError::Json(_)));
         let other = br#"{"abi": 2, "inputs": [], "outputs": []}"#;
         assert!(matches!(Description::parse(other), Err(DescriptionError::Abi(2))));

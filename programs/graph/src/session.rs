@@ -1,9 +1,7 @@
 //! One model, ready to run on tensors that lie in the host's buffers.
 
-use tensor::{
-    Buffers, DescriptorError, TensorPlace, TensorView, address_of, read_descriptor,
-    write_descriptor,
-};
+use guest_exports::{Desk, DeskError};
+use tensor::{TensorPlace, address_of};
 use tvm_graph_rt::{Block, BlockError, ExecutorError, GraphError, GraphExecutor, Module};
 
 /// A model and what it says about itself.
@@ -32,30 +30,12 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The request is no descriptor.
-    #[error("malformed request")]
-    Descriptor(#[source] DescriptorError),
-    /// Bytes lie outside of the buffers that the host asked for.
-    #[error("{what}: {bytes} bytes at address {address} lie in no buffer of graphlet_alloc")]
-    Outside {
-        /// Whose bytes.
-        what: &'static str,
-        /// Where they should be.
-        address: u32,
-        /// How many.
-        bytes: u32,
-    },
+    /// The request, or the place for the result.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
     /// The tensors are not those that the graph reads.
     #[error("wrong inputs")]
     Inputs(#[source] ExecutorError),
-    /// The result's descriptor does not fit behind the request's address.
-    #[error("the result's descriptor takes {needed} bytes but its buffer has {room}")]
-    Room {
-        /// What it takes.
-        needed: usize,
-        /// What there is from the address on.
-        room: usize,
-    },
     /// A kernel failed.
     #[error("the graph failed")]
     Graph(#[source] ExecutorError),
@@ -68,10 +48,8 @@ impl RunError {
     /// The number that stands for it across the border, as `docs/wasm-graph.md` lists them.
     pub fn code(&self) -> i32 {
         match self {
-            RunError::Descriptor(_) => -1,
-            RunError::Outside { .. } => -2,
+            RunError::Desk(error) => error.code(),
             RunError::Inputs(_) => -3,
-            RunError::Room { .. } => -4,
             RunError::Graph(_) => -5,
             RunError::Model(_) => -6,
         }
@@ -102,36 +80,16 @@ impl Session {
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn run(
-        &mut self,
-        buffers: &mut Buffers,
-        address: u32,
-        bytes: u32,
-    ) -> Result<u32, RunError> {
-        let outside = |what, address, bytes| RunError::Outside { what, address, bytes };
-        let request = buffers.get(address, bytes);
-        let request = request.ok_or_else(|| outside("the request", address, bytes))?;
-        let places = read_descriptor(request).map_err(RunError::Descriptor)?;
-        let mut inputs = Vec::with_capacity(places.len());
-        for place in &places {
-            let data = buffers.get(place.address, place.byte_count);
-            let data = data.ok_or_else(|| outside("an input", place.address, place.byte_count))?;
-            let view = TensorView::new(place.dtype, &place.shape, data);
-            inputs.push(view.expect("lengths were checked with the descriptor"));
-        }
+    pub fn run(&mut self, desk: &mut Desk, address: u32, bytes: u32) -> Result<u32, RunError> {
+        let places = desk.request(address, bytes)?;
+        let inputs = desk.views("an input", &places)?;
         self.executor.run_on(&inputs).map_err(|error| match error {
             error @ (ExecutorError::Kernel { .. } | ExecutorError::Signature { .. }) => {
                 RunError::Graph(error)
             }
             error => RunError::Inputs(error),
         })?;
-        let results = self.results(&places)?;
-        let descriptor = write_descriptor(&results).map_err(RunError::Descriptor)?;
-        let (needed, room) = (descriptor.len(), buffers.room(address));
-        // Lies within a buffer, so it fits 32 bits.
-        let target = buffers.get_mut(address, needed as u32);
-        target.ok_or(RunError::Room { needed, room })?.copy_from_slice(&descriptor);
-        Ok(needed as u32)
+        Ok(desk.answer(address, &self.results(&places)?)?)
     }
 
     /// Where the results lie.
@@ -143,7 +101,7 @@ impl Session {
             let tensor = self.executor.get_output(output).map_err(RunError::Graph)?;
             let address = address_of(tensor.as_bytes());
             TensorPlace::new(tensor.dtype(), tensor.shape().clone(), address)
-                .map_err(RunError::Descriptor)
+                .map_err(|error| DeskError::from(error).into())
         };
         (0..self.executor.output_count()).map(place).collect()
     }
@@ -151,7 +109,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use tensor::{BlockBuilder, DType, Shape, Storage};
+    use tensor::{BlockBuilder, DType, Shape, Storage, read_descriptor, write_descriptor};
     use tvm_graph_rt::NativeModule;
 
     use super::*;
@@ -189,33 +147,33 @@ mod tests {
         TensorPlace::new(dtype, Shape::new(extents).expect("small"), address).expect("small")
     }
 
-    fn write(buffers: &mut Buffers, at: u32, bytes: &[u8]) {
-        buffers.get_mut(at, bytes.len() as u32).expect("inside").copy_from_slice(bytes);
+    fn write(desk: &mut Desk, at: u32, bytes: &[u8]) {
+        desk.bytes_mut(at, bytes.len() as u32).expect("inside").copy_from_slice(bytes);
     }
 
-    /// Buffers with a request for the graph, its address, its length, and the addresses of `x`
+    /// A desk with a request for the graph, its address, its length, and the addresses of `x`
     /// and `count`.
-    fn request() -> (Buffers, u32, u32, [u32; 2]) {
-        let mut buffers = Buffers::default();
-        let at = buffers.allocate(256).expect("small");
-        let data = [12, 4].map(|bytes| buffers.allocate(bytes).expect("small"));
+    fn request() -> (Desk, u32, u32, [u32; 2]) {
+        let mut desk = Desk::default();
+        let at = desk.allocate(256);
+        let data = [12, 4].map(|bytes| desk.allocate(bytes));
         for (index, value) in [1.0_f32, -2.0, 0.5].iter().enumerate() {
-            write(&mut buffers, data[0] + 4 * index as u32, &value.to_le_bytes());
+            write(&mut desk, data[0] + 4 * index as u32, &value.to_le_bytes());
         }
         let inputs = [place(DType::FLOAT32, &[3], data[0]), place(DType::INT8, &[2, 2], data[1])];
         let bytes = write_descriptor(&inputs).expect("two");
-        write(&mut buffers, at, &bytes);
-        (buffers, at, bytes.len() as u32, data)
+        write(&mut desk, at, &bytes);
+        (desk, at, bytes.len() as u32, data)
     }
 
     #[test]
     fn results_are_described_where_the_request_was() {
-        let (mut buffers, at, len, data) = request();
+        let (mut desk, at, len, data) = request();
         let mut session = session();
         for _ in 0..3 {
-            let inputs = buffers.get(at, len).expect("inside").to_vec();
-            let written = session.run(&mut buffers, at, len).expect("a good request");
-            let results = read_descriptor(buffers.get(at, written).expect("inside"));
+            let inputs = desk.bytes(at, len).expect("inside").to_vec();
+            let written = session.run(&mut desk, at, len).expect("a good request");
+            let results = read_descriptor(desk.bytes(at, written).expect("inside"));
             let [doubled, count] = &results.expect("a descriptor")[..] else {
                 panic!("two results")
             };
@@ -225,21 +183,21 @@ mod tests {
             let output = session.executor.get_output(0).expect("run");
             assert_eq!(output.as_slice::<f32>(), Ok(&[2.0, -4.0, 1.0][..]));
             assert_eq!(doubled.address, address_of(output.as_bytes()));
-            write(&mut buffers, at, &inputs);
+            write(&mut desk, at, &inputs);
         }
     }
 
     #[test]
     fn every_wrong_request_has_a_code_and_the_next_one_is_answered() {
         let mut session = session();
-        let (mut buffers, at, len, data) = request();
-        let good = buffers.get(at, len).expect("inside").to_vec();
+        let (mut desk, at, len, data) = request();
+        let good = desk.bytes(at, len).expect("inside").to_vec();
         let x = place(DType::FLOAT32, &[3], data[0]);
         let count = place(DType::INT8, &[2, 2], data[1]);
         let mut code = |tensors: &[TensorPlace]| {
             let bytes = write_descriptor(tensors).expect("few");
-            write(&mut buffers, at, &bytes);
-            session.run(&mut buffers, at, bytes.len() as u32).unwrap_err().code()
+            write(&mut desk, at, &bytes);
+            session.run(&mut desk, at, bytes.len() as u32).unwrap_err().code()
         };
         assert_eq!(code(std::slice::from_ref(&x)), -3, "one input too few");
         assert_eq!(code(&[x.clone(), x.clone()]), -3, "another type");
@@ -253,15 +211,15 @@ mod tests {
         assert_eq!(code(&[odd, count]), -1, "not aligned");
 
         for (address, bytes) in [(at, 257), (at - 1, 8), (0, 0), (at, u32::MAX), (u32::MAX, 1)] {
-            let error = session.run(&mut buffers, address, bytes).unwrap_err();
+            let error = session.run(&mut desk, address, bytes).unwrap_err();
             assert_eq!(error.code(), -2, "{error}");
         }
-        assert_eq!(session.run(&mut buffers, at, 0).unwrap_err().code(), -1);
+        assert_eq!(session.run(&mut desk, at, 0).unwrap_err().code(), -1);
 
-        let tight = buffers.allocate(len - 1).expect("small");
-        write(&mut buffers, tight, &good[..good.len() - 1]);
-        assert_eq!(session.run(&mut buffers, tight, len).unwrap_err().code(), -2);
-        write(&mut buffers, at, &good);
-        assert!(session.run(&mut buffers, at, len).is_ok());
+        let tight = desk.allocate(len - 1);
+        write(&mut desk, tight, &good[..good.len() - 1]);
+        assert_eq!(session.run(&mut desk, tight, len).unwrap_err().code(), -2);
+        write(&mut desk, at, &good);
+        assert!(session.run(&mut desk, at, len).is_ok());
     }
 }

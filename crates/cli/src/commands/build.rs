@@ -173,7 +173,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 eprintln!("next: wasmtime serve {file}");
             }
             Kind::Graph | Kind::Operator => {
-                eprintln!("next: graphlet graph run -g {file} -i PICTURE")
+                eprintln!("next: graphlet graph run -g {file} -i PICTURE");
             }
         }
     }

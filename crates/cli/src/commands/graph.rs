@@ -10,13 +10,13 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use model_spec::{ModelSpec, parse_labels};
+use npy::{read_npy, read_npz, write_npy, write_npz};
 use tensor::{DType, Tensor, TensorView};
 use wasm_runtime::{Description, GraphExecutor, GraphOptions, TensorInfo};
 
 use crate::{
     exit::Usage,
     files::{printable, read_module},
-    npy::{read_npy, read_npz, write_npy, write_npz},
     serve::{code_cache, verified},
 };
 

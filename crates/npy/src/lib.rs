@@ -3,6 +3,14 @@
 //! Formats 1 to 3 of `numpy.lib.format`, read strictly: a header is the dictionary that NumPy
 //! writes, and as many bytes follow as it says. bfloat16, which NumPy does not know, is `V2` there,
 //! as the Python package ml_dtypes has it.
+//!
+//! ```
+//! use tensor::{Shape, Tensor};
+//! let tensor = Tensor::copy_of(Shape::new([2])?, &[1.0_f32, 2.0])?;
+//! let again = npy::read_npy(&npy::write_npy(tensor.view()))?;
+//! assert_eq!(again.as_slice::<f32>()?, [1.0, 2.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::{
     io::{Cursor, Read as _, Write as _},
