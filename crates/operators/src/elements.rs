@@ -11,7 +11,7 @@
 use crate::KernelError;
 
 // Small enough to be searched again from the first cache.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 4096;
 // The longest vector that the counters of equal elements are kept in.
 const LANES: usize = 16;
 
@@ -35,7 +35,7 @@ pub trait Number: Copy + PartialOrd {
 }
 
 macro_rules! integers {
-    ($($integer:ty, $count:ty, $lanes:literal);*) => {$(
+    ($($integer:ty, $count:ty);*) => {$(
         impl Number for $integer {
             type Key = Self;
 
@@ -52,13 +52,7 @@ macro_rules! integers {
             }
 
             fn greatest(values: &[Self], at_least: Self) -> Option<Self> {
-                // Four vectors that do not wait for each other.
-                let (chunks, rest) = values.as_chunks::<$lanes>();
-                let mut best = [at_least; $lanes];
-                for chunk in chunks {
-                    best.iter_mut().zip(chunk).for_each(|(best, &x)| *best = x.max(*best));
-                }
-                best.iter().chain(rest).copied().max()
+                Some(values.iter().fold(at_least, |best, &x| best.max(x)))
             }
 
             fn count_equal(a: &[Self], b: &[Self]) -> usize {
@@ -74,7 +68,15 @@ macro_rules! integers {
     )*};
 }
 
-integers!(i8, u8, 64; i32, u32, 16);
+integers!(i8, u8; i32, u32);
+
+/// Integers in the order of the floats whose bits they are, -0 before 0; and back again.
+fn ordered(bits: i32) -> i32 {
+    // Those of negative numbers grow the wrong way round.
+    bits ^ ((bits >> 31) & i32::MAX)
+}
+
+const INFINITY_BITS: i32 = f32::INFINITY.to_bits() as i32;
 
 impl Number for f32 {
     type Key = i32;
@@ -88,28 +90,20 @@ impl Number for f32 {
     }
 
     fn key(self) -> i32 {
-        // The sum makes 0 of -0. The bits of negative numbers grow the wrong way round.
-        let bits = (self + 0.0).to_bits() as i32;
-        let ordered = bits ^ ((bits >> 31) & i32::MAX);
-        if self.is_nan() { i32::MAX } else { ordered }
+        // The sum makes 0 of -0.
+        let key = ordered((self + 0.0).to_bits() as i32);
+        if self.is_nan() { i32::MAX } else { key }
     }
 
     fn greatest(values: &[Self], at_least: Self) -> Option<Self> {
-        // A comparison and a choice: one instruction, which keeps the first of equal ones. NaN is
-        // never chosen, and found apart.
-        let greater = |best: f32, x: f32| if best < x { x } else { best };
-        let (chunks, rest) = values.as_chunks::<16>();
-        let (mut best, mut nan) = ([at_least; 16], [false; 16]);
-        for chunk in chunks {
-            for ((best, nan), &x) in best.iter_mut().zip(&mut nan).zip(chunk) {
-                *best = greater(*best, x);
-                *nan |= x.is_nan();
-            }
-        }
-        if nan.contains(&true) || rest.iter().any(|x| x.is_nan()) {
-            return None;
-        }
-        Some(best.iter().chain(rest).copied().fold(at_least, greater))
+        // Both are maxima of integers, which become vectors; one of floats would not.
+        let first = (ordered(at_least.to_bits() as i32), 0);
+        let (best, largest) = values.iter().fold(first, |(best, largest), x| {
+            let bits = x.to_bits() as i32;
+            (best.max(ordered(bits)), largest.max(bits & i32::MAX))
+        });
+        let has_nan = largest > INFINITY_BITS;
+        (!has_nan).then(|| f32::from_bits(ordered(best) as u32))
     }
 
     fn count_equal(a: &[Self], b: &[Self]) -> usize {
@@ -352,6 +346,7 @@ fn first_greatest<T: Number>(row: &[T]) -> usize {
         let begin = number * BLOCK;
         match T::greatest(block, best) {
             Some(found) if found > best => {
+                // Of -0 and 0, which are equal, the first.
                 let at = block.iter().position(|&x| x == found).unwrap_or_default();
                 (best, place) = (found, begin + at);
             }
@@ -487,13 +482,13 @@ mod tests {
         assert_eq!(place(&[f32::MIN, -1e-40, -1.0]), 1);
         assert_eq!(place(&[f32::MAX, f32::INFINITY]), 1);
         // A NaN wherever a vector ends, behind greater and lesser ones.
-        for at in [0, 3, 15, 16, 17, 31, 1023, 1024, 2047, 2999] {
-            let mut row: Vec<f32> = (0..3000).map(|i| (i * 37 % 1000) as f32).collect();
+        for at in [0, 3, 15, 16, 17, 31, 4095, 4096, 8191, 8999] {
+            let mut row: Vec<f32> = (0..9000).map(|i| (i * 37 % 1000) as f32).collect();
             assert_eq!(place(&row), 27);
             row[at] = f32::NAN;
             assert_eq!(place(&row), at as i64);
         }
-        for len in [1, 15, 16, 17, 1023, 1024, 1025, 5000] {
+        for len in [1, 15, 16, 17, 4095, 4096, 4097, 9000] {
             for at in [0, len / 2, len - 1] {
                 let mut row = vec![-1_i8; len];
                 row[at] = 5;
