@@ -71,6 +71,11 @@ mod field {
     pub(super) const TILES: u64 = 44;
     pub(super) const LOW: u64 = 48;
     pub(super) const HIGH: u64 = 52;
+    pub(super) const NEXT: u64 = 56;
+    pub(super) const AHEAD: u64 = 60;
+    pub(super) const AHEAD_LINES: u64 = 64;
+    pub(super) const AHEAD_EACH: u64 = 68;
+    pub(super) const TOUCHED: u64 = 72;
 }
 
 /// The functions' local variables.
@@ -101,22 +106,30 @@ mod local {
     pub(super) const LEG_WEIGHTS: u32 = 18;
     pub(super) const LEG_STEPS: u32 = 19;
     pub(super) const LEG_LEFT: u32 = 20;
-    pub(super) const NUMBERS: u32 = 20;
+    /// From the input of a tile to that of the next.
+    pub(super) const NEXT: u32 = 21;
+    /// What is read ahead: where, how many lines are left, how many now, and what came of it.
+    pub(super) const AHEAD: u32 = 22;
+    pub(super) const AHEAD_LINES: u32 = 23;
+    pub(super) const AHEAD_NOW: u32 = 24;
+    pub(super) const TOUCHED: u32 = 25;
+    pub(super) const NUMBERS: u32 = 25;
     /// Vectors.
-    pub(super) const PIXELS: [u32; 2] = [21, 22];
-    pub(super) const FOUR_WEIGHTS: u32 = 23;
-    pub(super) const SPREAD: u32 = 24;
-    pub(super) const LOW: u32 = 25;
-    pub(super) const HIGH: u32 = 26;
-    pub(super) const LAST_WEIGHT: u32 = 27;
-    pub(super) const SUMS: u32 = 28;
+    pub(super) const PIXELS: [u32; 2] = [26, 27];
+    pub(super) const FOUR_WEIGHTS: u32 = 28;
+    pub(super) const SPREAD: u32 = 29;
+    pub(super) const LOW: u32 = 30;
+    pub(super) const HIGH: u32 = 31;
+    pub(super) const LAST_WEIGHT: u32 = 32;
+    pub(super) const SUMS: u32 = 33;
     pub(super) const VECTORS: u32 = 15;
 }
 
-/// Bytes of a vector, of a step's weights, and of a tile's row.
+/// Bytes of a vector, of a step's weights, of a tile's row, and of a cache line.
 const VECTOR: u64 = 16;
 const WEIGHTS: u64 = 32;
 const TILE: i32 = 32;
+const LINE: i32 = 64;
 /// Output channels that are summed up at a time.
 const CHANNELS: u32 = 4;
 /// Steps in a turn where no window row says how many.
@@ -158,6 +171,9 @@ impl<'a> Writer<'a> {
             (local::OUTPUT, field::OUTPUT),
             (local::OUTPUT_PLANE, field::OUTPUT_PLANE),
             (local::TILES, field::TILES),
+            (local::NEXT, field::NEXT),
+            (local::AHEAD, field::AHEAD),
+            (local::AHEAD_LINES, field::AHEAD_LINES),
             (local::ADDS, field::RESIDUAL),
         ] {
             self.field(offset).local_set(name);
@@ -174,10 +190,18 @@ impl<'a> Writer<'a> {
                 self.blocks();
             }
         }
-        self.advance(local::INPUT, TILE);
+        self.code.local_get(local::INPUT).local_get(local::NEXT).i32_add().local_set(local::INPUT);
         self.advance(local::OUTPUT, TILE);
         self.advance(local::TILES, -1);
-        self.code.local_get(local::TILES).br_if(0).end().end();
+        self.code.local_get(local::TILES).br_if(0).end();
+        for (name, offset) in [
+            (local::AHEAD, field::AHEAD),
+            (local::AHEAD_LINES, field::AHEAD_LINES),
+            (local::TOUCHED, field::TOUCHED),
+        ] {
+            self.code.local_get(local::STRIP).local_get(name).i32_store(at(offset));
+        }
+        self.code.end();
     }
 
     /// Puts a field on the stack.
@@ -232,12 +256,30 @@ impl<'a> Writer<'a> {
         self.field(field::CHANNELS).local_set(LEFT);
         self.code.local_get(OUTPUT).local_set(TO);
         self.code.loop_(BlockType::Empty);
+        self.read_ahead();
         self.reduce();
         self.finish();
         self.advance(WEIGHTS, VECTOR as i32);
         self.advance(BIAS, VECTOR as i32);
         self.advance(LEFT, -(CHANNELS as i32));
         self.code.local_get(LEFT).i32_const(0).i32_gt_s().br_if(0).end();
+    }
+
+    /// Reads a few cache lines, so that they arrive while the next sums are made. What is not used
+    /// the engine would not read.
+    fn read_ahead(&mut self) {
+        use local::{AHEAD, AHEAD_LINES as LEFT, AHEAD_NOW as NOW, TOUCHED};
+        self.code.local_get(LEFT).if_(BlockType::Empty);
+        self.field(field::AHEAD_EACH).local_set(NOW);
+        self.code.local_get(LEFT).local_get(NOW).i32_lt_u().if_(BlockType::Empty);
+        self.code.local_get(LEFT).local_set(NOW).end();
+        self.code.local_get(LEFT).local_get(NOW).i32_sub().local_set(LEFT);
+        self.code.loop_(BlockType::Empty);
+        self.code.local_get(TOUCHED).local_get(AHEAD).i32_load(at(0)).i32_or();
+        self.code.local_set(TOUCHED);
+        self.advance(AHEAD, LINE);
+        self.advance(NOW, -1);
+        self.code.local_get(NOW).br_if(0).end().end();
     }
 
     /// The sums of four channels.

@@ -2,15 +2,15 @@
 //!
 //! One input row reads every weight once and is bound by memory; 32 outputs keep eight sums in
 //! flight. Several rows share each weight four times. The exit test after every step is there
-//! for the reason that [`crate::tile`] gives, and so are the legs of long sums.
+//! for the reason that [`crate::walk`] gives, and so are the legs of long sums.
 
 use std::array;
 
 use crate::activation::{self, Activation};
 use crate::geometry::Dense;
-use crate::tile::LEG;
 use crate::variant::F32x4;
 use crate::vector::Vector;
+use crate::walk::LEG;
 
 /// Outputs in one block of packed weights.
 const BLOCK: usize = 32;

@@ -3,7 +3,7 @@
 //! 3x3 windows at stride 1 and 2 read the input where it lies ([`crate::depthwise_in_place`]),
 //! other windows three, five and seven columns wide from padded planes ([`crate::taps`]).
 //! Everything else goes through a padded plane and a table of taps, four output rows at a time; the
-//! exit test between taps is there for the reason that [`crate::tile`] gives.
+//! exit test between taps is there for the reason that [`crate::walk`] gives.
 
 use crate::KernelError;
 use crate::activation;

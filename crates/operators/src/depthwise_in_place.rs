@@ -2,7 +2,7 @@
 //!
 //! Two output rows are computed together from the four or five input rows they share, nine weights
 //! stay in registers, and the padding left and right is shifted in. The exit tests between input
-//! rows are there for the reason that [`crate::tile`] gives; they also leave out the padding below.
+//! rows are there for the reason that [`crate::walk`] gives; they also leave out the padding below.
 
 use std::{array, hint};
 

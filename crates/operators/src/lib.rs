@@ -73,6 +73,7 @@ mod gather;
 pub mod geometry;
 mod math;
 pub mod matmul;
+mod panels;
 mod pool;
 mod read_ahead;
 pub mod reference;
@@ -84,6 +85,7 @@ mod taps;
 mod tile;
 mod transpose;
 mod vector;
+mod walk;
 mod winograd;
 
 pub use symbols::values::{

@@ -133,6 +133,7 @@ pub(crate) unsafe fn matmul(
                         rows: 1,
                         columns: end - first,
                         clamp: Clamp::NONE,
+                        panel: 0,
                         more_weights: 0,
                     });
                 }

@@ -40,6 +40,15 @@ pub(crate) struct Strip {
     /// Bounds of the output.
     pub(crate) low: f32,
     pub(crate) high: f32,
+    /// From the input of a tile to that of the next.
+    pub(crate) next: usize,
+    /// Cache lines that are needed soon: where they begin, how many are left, and how many to read
+    /// before each reduction. The functions move on; plain ones leave them alone.
+    pub(crate) ahead: *const f32,
+    pub(crate) ahead_lines: usize,
+    pub(crate) ahead_each: usize,
+    /// Something of what was read ahead.
+    pub(crate) touched: u32,
 }
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]

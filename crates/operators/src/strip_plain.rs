@@ -17,7 +17,7 @@ type Sums = [[F32x4; 2]; HALF];
 ///
 /// # Safety
 /// Every pointer leads to what [`Strip`] says of it.
-pub(crate) unsafe fn channels(strip: &Strip) {
+pub(crate) unsafe fn channels(strip: &mut Strip) {
     let row = |input: *const f32, row| [input.wrapping_byte_add(row * strip.stride)];
     // SAFETY: the caller's promise.
     unsafe { run(strip, strip.steps, row) }
@@ -27,7 +27,7 @@ pub(crate) unsafe fn channels(strip: &Strip) {
 ///
 /// # Safety
 /// As [`channels`].
-pub(crate) unsafe fn channels_in_legs(strip: &Strip) {
+pub(crate) unsafe fn channels_in_legs(strip: &mut Strip) {
     let row = |input: *const f32, row| [input.wrapping_byte_add(row * strip.stride)];
     // SAFETY: the caller's promise.
     unsafe { run(strip, strip.leg, row) }
@@ -37,7 +37,7 @@ pub(crate) unsafe fn channels_in_legs(strip: &Strip) {
 ///
 /// # Safety
 /// As [`channels`].
-pub(crate) unsafe fn rows_of_three(strip: &Strip) {
+pub(crate) unsafe fn rows_of_three(strip: &mut Strip) {
     // SAFETY: the caller's promise: there is an offset for each row.
     let row = |input: *const f32, row| unsafe {
         let first = input.wrapping_byte_add(*strip.offsets.add(row) as usize);
@@ -51,7 +51,7 @@ pub(crate) unsafe fn rows_of_three(strip: &Strip) {
 ///
 /// # Safety
 /// As [`channels`].
-pub(crate) unsafe fn split_rows<const COLUMNS: usize>(strip: &Strip) {
+pub(crate) unsafe fn split_rows<const COLUMNS: usize>(strip: &mut Strip) {
     // SAFETY: the caller's promise: there is an offset for each row.
     let row = |input: *const f32, row| unsafe {
         let even = input.wrapping_byte_add(*strip.offsets.add(row) as usize);
@@ -67,7 +67,7 @@ pub(crate) unsafe fn split_rows<const COLUMNS: usize>(strip: &Strip) {
 ///
 /// # Safety
 /// As [`channels`].
-pub(crate) unsafe fn table(strip: &Strip) {
+pub(crate) unsafe fn table(strip: &mut Strip) {
     // SAFETY: the caller's promise: there is an offset for each step.
     let row = |input: *const f32, step| unsafe {
         [input.wrapping_byte_add(*strip.offsets.add(step) as usize)]
@@ -91,7 +91,7 @@ unsafe fn run<const COLUMNS: usize>(
         for half in (0..strip.channels).step_by(HALF) {
             // SAFETY: the caller's promise: tiles, steps and channels exist.
             unsafe {
-                let input = strip.input.add(tile * PIXELS);
+                let input = strip.input.byte_add(tile * strip.next);
                 let weights = strip.weights.add(half);
                 let bias = strip.bias.add(half);
                 let mut sums: Sums = array::from_fn(|i| [F32x4::load_splat(bias.add(i)); 2]);

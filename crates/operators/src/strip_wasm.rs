@@ -5,23 +5,23 @@ use std::mem::offset_of;
 use super::Strip;
 
 // Where the written functions look for the fields.
-const _: () = assert!(offset_of!(Strip, offsets) == 8 && offset_of!(Strip, high) == 52);
+const _: () = assert!(offset_of!(Strip, offsets) == 8 && offset_of!(Strip, touched) == 72);
 
 unsafe extern "C" {
-    fn graphlet_strip_channels(strip: *const Strip);
-    fn graphlet_strip_channels_in_legs(strip: *const Strip);
-    fn graphlet_strip_rows_of_three(strip: *const Strip);
-    fn graphlet_strip_split_rows_of_three(strip: *const Strip);
-    fn graphlet_strip_split_rows_of_five(strip: *const Strip);
-    fn graphlet_strip_split_rows_of_seven(strip: *const Strip);
-    fn graphlet_strip_table(strip: *const Strip);
+    fn graphlet_strip_channels(strip: *mut Strip);
+    fn graphlet_strip_channels_in_legs(strip: *mut Strip);
+    fn graphlet_strip_rows_of_three(strip: *mut Strip);
+    fn graphlet_strip_split_rows_of_three(strip: *mut Strip);
+    fn graphlet_strip_split_rows_of_five(strip: *mut Strip);
+    fn graphlet_strip_split_rows_of_seven(strip: *mut Strip);
+    fn graphlet_strip_table(strip: *mut Strip);
 }
 
 /// A step a channel, `stride` apart.
 ///
 /// # Safety
 /// Every pointer leads to what [`Strip`] says of it.
-pub(crate) unsafe fn channels(strip: &Strip) {
+pub(crate) unsafe fn channels(strip: &mut Strip) {
     // SAFETY: the caller's promise.
     unsafe { graphlet_strip_channels(strip) }
 }
@@ -30,7 +30,7 @@ pub(crate) unsafe fn channels(strip: &Strip) {
 ///
 /// # Safety
 /// As [`channels`].
-pub(crate) unsafe fn channels_in_legs(strip: &Strip) {
+pub(crate) unsafe fn channels_in_legs(strip: &mut Strip) {
     // SAFETY: the caller's promise.
     unsafe { graphlet_strip_channels_in_legs(strip) }
 }
@@ -39,7 +39,7 @@ pub(crate) unsafe fn channels_in_legs(strip: &Strip) {
 ///
 /// # Safety
 /// As [`channels`].
-pub(crate) unsafe fn rows_of_three(strip: &Strip) {
+pub(crate) unsafe fn rows_of_three(strip: &mut Strip) {
     // SAFETY: the caller's promise.
     unsafe { graphlet_strip_rows_of_three(strip) }
 }
@@ -48,7 +48,7 @@ pub(crate) unsafe fn rows_of_three(strip: &Strip) {
 ///
 /// # Safety
 /// As [`channels`].
-pub(crate) unsafe fn split_rows<const COLUMNS: usize>(strip: &Strip) {
+pub(crate) unsafe fn split_rows<const COLUMNS: usize>(strip: &mut Strip) {
     // SAFETY: the caller's promise.
     unsafe {
         match COLUMNS {
@@ -63,7 +63,7 @@ pub(crate) unsafe fn split_rows<const COLUMNS: usize>(strip: &Strip) {
 ///
 /// # Safety
 /// As [`channels`].
-pub(crate) unsafe fn table(strip: &Strip) {
+pub(crate) unsafe fn table(strip: &mut Strip) {
     // SAFETY: the caller's promise.
     unsafe { graphlet_strip_table(strip) }
 }

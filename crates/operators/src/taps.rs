@@ -4,7 +4,7 @@
 //! each begins in the padded input and in the output: so four of them are always busy, whatever the
 //! width of a map. Weights lie spread over all lanes, so that a tap is one load for the weight,
 //! four for the inputs and four multiply-adds; a load of a single value into all lanes would be
-//! three instructions. The exit test after each tap is there for the reason that [`crate::tile`]
+//! three instructions. The exit test after each tap is there for the reason that [`crate::walk`]
 //! gives.
 
 use crate::KernelError;

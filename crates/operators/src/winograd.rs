@@ -305,6 +305,7 @@ impl Block<'_> {
                     rows: 1,
                     columns: self.rows * plan.across,
                     clamp: Clamp::NONE,
+                    panel: 0,
                     more_weights: if product + 1 < PRODUCTS { 8 * steps } else { 0 },
                 });
             }
