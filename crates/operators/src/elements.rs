@@ -11,12 +11,12 @@
 use crate::KernelError;
 
 // Small enough to be searched again from the first cache.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 4096;
 // The longest vector that the counters of equal elements are kept in.
 const LANES: usize = 16;
 
 /// What the operators compute with.
-pub trait Number: Copy + PartialEq {
+pub trait Number: Copy + PartialOrd {
     /// What [`Number::key`] gives.
     type Key: Copy + Ord;
     /// The sum; integers wrap round.
@@ -26,8 +26,10 @@ pub trait Number: Copy + PartialEq {
     #[must_use]
     fn times(self, other: Self) -> Self;
     /// An integer that is greater for a greater number, and the same for equal ones; NaN has the
-    /// greatest. The greatest of integers is found with vectors, that of floats is not.
+    /// greatest.
     fn key(self) -> Self::Key;
+    /// The greatest of `values` and `at_least`; `None` when a NaN is among the values.
+    fn greatest(values: &[Self], at_least: Self) -> Option<Self>;
     /// How many pairs are equal.
     fn count_equal(a: &[Self], b: &[Self]) -> usize;
 }
@@ -49,6 +51,10 @@ macro_rules! integers {
                 self
             }
 
+            fn greatest(values: &[Self], at_least: Self) -> Option<Self> {
+                Some(values.iter().fold(at_least, |best, &x| best.max(x)))
+            }
+
             fn count_equal(a: &[Self], b: &[Self]) -> usize {
                 // As many whole vectors as a counter of the element's own width can count.
                 const RUN: usize = <$count>::MAX as usize / LANES * LANES;
@@ -64,6 +70,14 @@ macro_rules! integers {
 
 integers!(i8, u8; i32, u32);
 
+/// Integers in the order of the floats whose bits they are, -0 before 0; and back again.
+fn ordered(bits: i32) -> i32 {
+    // Those of negative numbers grow the wrong way round.
+    bits ^ ((bits >> 31) & i32::MAX)
+}
+
+const INFINITY_BITS: i32 = f32::INFINITY.to_bits() as i32;
+
 impl Number for f32 {
     type Key = i32;
 
@@ -76,10 +90,20 @@ impl Number for f32 {
     }
 
     fn key(self) -> i32 {
-        // The sum makes 0 of -0. The bits of negative numbers grow the wrong way round.
-        let bits = (self + 0.0).to_bits() as i32;
-        let ordered = bits ^ ((bits >> 31) & i32::MAX);
-        if self.is_nan() { i32::MAX } else { ordered }
+        // The sum makes 0 of -0.
+        let key = ordered((self + 0.0).to_bits() as i32);
+        if self.is_nan() { i32::MAX } else { key }
+    }
+
+    fn greatest(values: &[Self], at_least: Self) -> Option<Self> {
+        // Both are maxima of integers, which become vectors; one of floats would not.
+        let first = (ordered(at_least.to_bits() as i32), 0);
+        let (best, largest) = values.iter().fold(first, |(best, largest), x| {
+            let bits = x.to_bits() as i32;
+            (best.max(ordered(bits)), largest.max(bits & i32::MAX))
+        });
+        let has_nan = largest > INFINITY_BITS;
+        (!has_nan).then(|| f32::from_bits(ordered(best) as u32))
     }
 
     fn count_equal(a: &[Self], b: &[Self]) -> usize {
@@ -315,16 +339,19 @@ pub fn argmax<T: Number>(
 
 /// The place of the greatest of a row, which has an element.
 fn first_greatest<T: Number>(row: &[T]) -> usize {
-    let (mut best, mut place) = (row[0].key(), 0);
-    // Keys first and their maximum then: together they would not become vectors.
-    let mut keys = [best; BLOCK];
+    let is_nan = |x: &T| x.partial_cmp(x).is_none();
+    let (mut best, mut place) = (row[0], 0);
+    // Until the first NaN the greatest is a number.
     for (number, block) in row.chunks(BLOCK).enumerate() {
-        let keys = &mut keys[..block.len()];
-        keys.iter_mut().zip(block).for_each(|(key, x)| *key = x.key());
-        let found = keys.iter().fold(best, |best, &key| best.max(key));
-        if found > best {
-            let at = keys.iter().position(|&key| key == found).unwrap_or_default();
-            (best, place) = (found, number * BLOCK + at);
+        let begin = number * BLOCK;
+        match T::greatest(block, best) {
+            Some(found) if found > best => {
+                // Of -0 and 0, which are equal, the first.
+                let at = block.iter().position(|&x| x == found).unwrap_or_default();
+                (best, place) = (found, begin + at);
+            }
+            Some(_) => {}
+            None => return begin + block.iter().position(is_nan).unwrap_or_default(),
         }
     }
     place
@@ -454,7 +481,14 @@ mod tests {
         assert_eq!(place(&[-3.0, -1.0, -2.0, -f32::NAN]), 3);
         assert_eq!(place(&[f32::MIN, -1e-40, -1.0]), 1);
         assert_eq!(place(&[f32::MAX, f32::INFINITY]), 1);
-        for len in [1, 15, 16, 17, 1023, 1024, 1025, 5000] {
+        // A NaN wherever a vector ends, behind greater and lesser ones.
+        for at in [0, 3, 15, 16, 17, 31, 4095, 4096, 8191, 8999] {
+            let mut row: Vec<f32> = (0..9000).map(|i| (i * 37 % 1000) as f32).collect();
+            assert_eq!(place(&row), 27);
+            row[at] = f32::NAN;
+            assert_eq!(place(&row), at as i64);
+        }
+        for len in [1, 15, 16, 17, 4095, 4096, 4097, 9000] {
             for at in [0, len / 2, len - 1] {
                 let mut row = vec![-1_i8; len];
                 row[at] = 5;
