@@ -31,6 +31,8 @@ TITLES = {
     "squeezenet1.0": "SqueezeNet 1.0",
     "resnet50": "ResNet50",
 }
+# The largest module that is verified (256 MiB), less what it has besides weights.
+SERVED_BYTES = 256 * 2**20 - 4_000_000
 # The other networks of onnx's wheel, with seeded weights; `--light` adds them.
 LIGHT = {
     "light_squeezenet": "SqueezeNet 1.1 of onnx's wheel",
@@ -135,6 +137,9 @@ def _collect(place: Place, name: str, folder: Path) -> Model:
         raise ModelError("no shared models and photographs (GRAPHLET_SHARED)")
     if light or name == "resnet50":
         source = _seeded(place, name if light else "light_resnet50")
+        if source.stat().st_size > SERVED_BYTES:
+            size = source.stat().st_size / 1e6
+            raise ModelError(f"{size:.0f} MB, more than a module that is served may have")
         output, kind = _output(source)
         toml = toml.partition("[output]")[0].replace("resnet50", name)
         toml += f'[output]\nname = "{output}"\nkind = "{kind}"\nlabels = "labels.txt"\n'
