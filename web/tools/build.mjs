@@ -27,6 +27,11 @@ const page = path.join(web, 'src', 'page');
 const VARIANTS = { 'relaxed-simd.wasm': 'relaxed', 'simd128.wasm': 'simd128', 'module.wasm': 'none' };
 const STATIC = ['index.html', 'style.css', 'icon.svg', 'page.webmanifest'];
 
+// A file that is no module is told in a line, not with a trace.
+process.on('uncaughtException', (error) => {
+  process.stderr.write(`error: ${error.message}\n`);
+  process.exit(1);
+});
 const asked = parseArgs({ options: { module: { type: 'string', multiple: true, default: [] } } }).values;
 
 // The library first: as it is published, and to read modules with below.
