@@ -109,14 +109,6 @@ def _is_inf(parts: Parts) -> list[Node] | None:
     return parts.results(parts("Equal", value, infinite))
 
 
-def _cast(parts: Parts) -> list[Node] | None:
-    """Halves to 64 bits by way of 32: no runtime library has that step at once."""
-    wide = parts.graph.dtypes[parts.node.outputs[0]]
-    if str(parts.dtype()) not in _HALVES or wide != np.float64:
-        return None
-    return parts.results(parts.cast(parts.cast(parts.node.inputs[0], np.float32), wide))
-
-
 def _cast_like(parts: Parts) -> list[Node] | None:
     """``Cast``: only the other operand's type matters, not what is in it."""
     return parts.results(parts.cast(parts.node.inputs[0], parts.dtype(1)))
@@ -282,7 +274,6 @@ def _mish(parts: Parts) -> list[Node] | None:
 
 _RULES: dict[str, Callable[[Parts], list[Node] | None]] = {
     "BatchNormalization": _batch_norm,
-    "Cast": _cast,
     "CastLike": _cast_like,
     "Clip": _clip,
     "ConvInteger": quantised.convolved_integers,

@@ -76,12 +76,12 @@ def statement(write: Callable[[], None]) -> Any:
         return builder.get()
 
 
-def copied(source: Any, target: Any, count: int) -> Any:
-    """A loop that copies values."""
+def copied(source: Any, target: Any, count: int, dtype: str | None = None) -> Any:
+    """A loop that copies values, in another type if one is given."""
 
     def write() -> None:
         with ir.serial(0, count) as step:
-            target[step] = source[step]
+            target[step] = source[step] if dtype is None else source[step].astype(dtype)
 
     return statement(write)
 

@@ -5,11 +5,13 @@ Indices that point outside of a tensor, which ONNX forbids, read its rim.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvm import relax, te, tirx
 
-from graphlet_compiler.te_call import Call, bounded
+from graphlet_compiler import tir
+from graphlet_compiler.te_call import Call, bounded, copied
 
 
 def gather(call: Call) -> Any:
@@ -136,6 +138,24 @@ def bit_cast(call: Call) -> Any:
         return te.compute(call.result(), value, name="bit_cast")
 
     return call.expression(compute)
+
+
+def halves_to_doubles(call: Call) -> Any:
+    """``Cast`` of half precision to 64 bits: by a function of its own to 32, then the rest.
+
+    In one function LLVM makes one step of the two, for which no runtime library has a routine.
+    """
+    shape, count = call.shape(), math.prod(call.shape())
+
+    def body(inputs: Any, outputs: Any) -> list[Any]:
+        return [copied(inputs[0], outputs[0], count, "float32")]
+
+    source = str(call.values[0].ty.dtype)
+    function = tir.loops_function([(shape, source)], [(shape, "float32")], body)
+    name = "graphlet_widen"
+    variable = call.builder.add_func(function.with_attr("global_symbol", name), name)
+    wide = relax.call_tir(variable, [call.values[0]], relax.TensorType(list(shape), "float32"))
+    return relax.op.astype(call.builder.emit(wide), "float64")
 
 
 def slice_of_attributes(call: Call) -> Any:

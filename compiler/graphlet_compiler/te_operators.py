@@ -14,6 +14,11 @@ def _has_indices(call: Call) -> bool:
     return len(call.node.outputs) > 1 and bool(call.node.outputs[1])
 
 
+def _widens_halves(call: Call) -> bool:
+    source = str(call.graph.dtypes[call.node.inputs[0]])
+    return source in ("float16", "bfloat16") and call.dtype() == "float64"
+
+
 _OPERATORS: dict[str, Callable[[Call], Any]] = {
     "BitCast": te_gather.bit_cast,
     "Col2Im": te_windows.col2im,
@@ -35,6 +40,7 @@ _OPERATORS: dict[str, Callable[[Call], Any]] = {
 }
 # Those that TVM computes too, but not in every form.
 _FORMS: dict[str, tuple[Callable[[Call], bool], Callable[[Call], Any]]] = {
+    "Cast": (_widens_halves, te_gather.halves_to_doubles),
     "MaxPool": (_has_indices, te_loops.max_pool),
     "Resize": (lambda call: resampling.needed(call.graph, call.node), te_windows.resize),
     "RoiAlign": (lambda call: call.node.attr("mode", "avg") == "max", te_windows.roi_max),
