@@ -25,6 +25,9 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     }
     let object = object::write(&strip::functions(has("relaxed-simd")));
     let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
+    // `src/strip_wasm.rs` compares it with the structure that it is compiled with: cargo, which goes by
+    // the age of files, may take a library that another checkout has left for this one's.
+    fs::write(folder.join("strip_fields.rs"), format!("{:?}", strip::FIELDS))?;
     let names = strip::NAMES.map(|(name, _)| name);
     fs::write(folder.join(format!("lib{LIBRARY}.a")), object::archive(&object, &names)?)?;
     println!("cargo::rustc-link-search=native={}", folder.display());

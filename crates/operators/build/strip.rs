@@ -135,6 +135,29 @@ const CHANNELS: u32 = 4;
 /// Steps in a turn where no window row says how many.
 const TURN: u64 = 3;
 
+/// Where the functions look for the fields of `Strip`, in the order in which it has them.
+pub(crate) const FIELDS: [u64; 19] = [
+    field::INPUT,
+    field::STRIDE,
+    field::OFFSETS,
+    field::STEPS,
+    field::LEG,
+    field::WEIGHTS,
+    field::BIAS,
+    field::OUTPUT,
+    field::OUTPUT_PLANE,
+    field::RESIDUAL,
+    field::CHANNELS,
+    field::TILES,
+    field::LOW,
+    field::HIGH,
+    field::NEXT,
+    field::AHEAD,
+    field::AHEAD_LINES,
+    field::AHEAD_EACH,
+    field::TOUCHED,
+];
+
 /// All functions. With `relaxed` a multiply-add is one instruction, else two.
 pub(crate) fn functions(relaxed: bool) -> Vec<(&'static str, Function)> {
     NAMES.into_iter().map(|(name, walk)| (name, strip(walk, relaxed))).collect()

@@ -4,8 +4,36 @@ use std::mem::offset_of;
 
 use super::Strip;
 
-// Where the written functions look for the fields.
-const _: () = assert!(offset_of!(Strip, offsets) == 8 && offset_of!(Strip, touched) == 72);
+// The functions must have been written for this very structure.
+const WRITTEN: [usize; 19] = include!(concat!(env!("OUT_DIR"), "/strip_fields.rs"));
+const _: () = {
+    let fields = [
+        offset_of!(Strip, input),
+        offset_of!(Strip, stride),
+        offset_of!(Strip, offsets),
+        offset_of!(Strip, steps),
+        offset_of!(Strip, leg),
+        offset_of!(Strip, weights),
+        offset_of!(Strip, bias),
+        offset_of!(Strip, output),
+        offset_of!(Strip, output_plane),
+        offset_of!(Strip, residual),
+        offset_of!(Strip, channels),
+        offset_of!(Strip, tiles),
+        offset_of!(Strip, low),
+        offset_of!(Strip, high),
+        offset_of!(Strip, next),
+        offset_of!(Strip, ahead),
+        offset_of!(Strip, ahead_lines),
+        offset_of!(Strip, ahead_each),
+        offset_of!(Strip, touched),
+    ];
+    let mut i = 0;
+    while i < fields.len() {
+        assert!(fields[i] == WRITTEN[i], "these strips were written for another `Strip`");
+        i += 1;
+    }
+};
 
 unsafe extern "C" {
     fn graphlet_strip_channels(strip: *mut Strip);
