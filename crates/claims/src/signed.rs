@@ -27,7 +27,7 @@ pub struct SignedModule {
 /// Checks what the tokens of a module say, by a policy, and leaves its bytes for later.
 ///
 /// # Errors
-/// As [`verify`], but for hashes: one that differs is named here only when something else is
+/// As [`crate::verify`], but for hashes: one that differs is named here only when something else is
 /// wrong behind it, so that both name the same error.
 pub fn open(source: impl Source + 'static, policy: &Policy) -> Result<SignedModule, VerifyError> {
     let source: Box<dyn Source> = Box::new(source);
@@ -83,7 +83,7 @@ impl SignedModule {
     /// Reads the whole module into memory and verifies it there.
     ///
     /// # Errors
-    /// As [`verify`], and [`VerifyError::Changed`] when the claims in the file are not those that
+    /// As [`crate::verify`], and [`VerifyError::Changed`] when the claims in the file are not those that
     /// the policy let pass.
     pub fn verified(&self) -> Result<VerifiedModule, VerifyError> {
         let mut bytes = Vec::new();

@@ -10,10 +10,11 @@ use crate::exit::Usage;
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Options of --as operator")]
 pub struct OperatorArgs {
-    /// An input, such as f32[1,1000]; i64[2]=3,4 is a constant; - leaves an optional one out. In the
-    /// operator's order, one each
+    /// The inputs, in the operator's order, one option each.
     #[arg(
         long = "input",
+        help = "An input, such as f32[1,1000]; i64[2]=3,4 is a constant; - leaves an optional one out. \
+                In the operator's order, one each",
         value_name = "TYPE[EXTENTS]",
         value_parser = parse_input,
         allow_hyphen_values = true
