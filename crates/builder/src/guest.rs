@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use guest_toolchain::GuestToolchain;
@@ -139,7 +139,14 @@ pub fn library(
         return Ok(kept);
     }
     let target_dir = folder.join("target");
-    compile(home.root(), toolchain, kind, simd, &target_dir)?;
+    let root = home.root();
+    leave_other_checkouts(root, toolchain, &target_dir)?;
+    compile(root, toolchain, kind, simd, &target_dir)?;
+    // The library is kept as that of the sources which were read before.
+    if self::key(root, toolchain, kind, simd)? != key {
+        let stderr = "its sources were changed meanwhile; build again".to_owned();
+        return Err(BuildError::Guest { stderr });
+    }
     let built = target_dir.join(kind.target()).join("guest").join(kind.library());
     let partial = tempfile::NamedTempFile::new_in(&folder).map_err(write(&folder))?;
     fs::copy(&built, partial.path()).map_err(write(&kept))?;
@@ -147,6 +154,53 @@ pub fn library(
         .persist(&kept)
         .map_err(|error| BuildError::Write { path: kept.clone(), source: error.error })?;
     Ok(kept)
+}
+
+/// The checkout whose crates `target_dir` holds, as the file in it says.
+const CHECKOUT: &str = "checkout";
+
+/// Removes what another checkout's crates left in `target_dir`; what they depend on stays.
+///
+/// Cargo takes crates of two checkouts for the same, and the ages of their files for the order in
+/// which they were written: it would join one's objects to the other's sources.
+fn leave_other_checkouts(
+    root: &Path,
+    toolchain: &GuestToolchain,
+    target_dir: &Path,
+) -> Result<(), BuildError> {
+    let marker = target_dir.join(CHECKOUT);
+    let name = root.as_os_str().as_encoded_bytes();
+    if !target_dir.is_dir() || fs::read(&marker).is_ok_and(|last| last == name) {
+        return mark(&marker, name);
+    }
+    let mut command = toolchain.cargo("clean", GuestKind::Actor.target(), &[]);
+    command
+        .current_dir(root)
+        .args(["--target", GuestKind::Wasi.target()])
+        .args(["--locked", "--profile", "guest", "--workspace", "--target-dir"])
+        .arg(target_dir);
+    finished(command)?;
+    mark(&marker, name)
+}
+
+fn mark(marker: &Path, name: &[u8]) -> Result<(), BuildError> {
+    let write = |source| BuildError::Write { path: marker.to_path_buf(), source };
+    if let Some(folder) = marker.parent() {
+        fs::create_dir_all(folder).map_err(write)?;
+    }
+    fs::write(marker, name).map_err(write)
+}
+
+/// Runs cargo to its end, which is to be a good one.
+fn finished(mut command: Command) -> Result<(), BuildError> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| BuildError::Spawn { program: "cargo".to_owned(), source })?;
+    if !output.status.success() {
+        return Err(BuildError::Guest { stderr: last_lines(&output.stderr, 40) });
+    }
+    Ok(())
 }
 
 fn compile(
@@ -174,15 +228,8 @@ fn compile(
         .current_dir(root)
         .args(["--locked", "--profile", "guest", "--package", kind.package(), "--lib"])
         .arg("--target-dir")
-        .arg(target_dir)
-        .stdin(Stdio::null());
-    let output = command
-        .output()
-        .map_err(|source| BuildError::Spawn { program: "cargo".to_owned(), source })?;
-    if !output.status.success() {
-        return Err(BuildError::Guest { stderr: last_lines(&output.stderr, 40) });
-    }
-    Ok(())
+        .arg(target_dir);
+    finished(command)
 }
 
 /// The end of a program's messages, at most `count` lines.
@@ -241,4 +288,38 @@ fn walk(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         walk(&entry.path(), files)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_of_another_checkout_are_not_taken_for_ours() {
+        let Some(toolchain) = GuestToolchain::find(GuestKind::Actor.target()) else {
+            eprintln!("skipped: no toolchain here builds for {}", GuestKind::Actor.target());
+            return;
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let folder = tempfile::tempdir().expect("a folder");
+        let left = |name: &str| {
+            let built = folder.path().join("wasm32-unknown-unknown/guest/.fingerprint").join(name);
+            fs::create_dir_all(&built).expect("room");
+            built
+        };
+        fs::write(folder.path().join("CACHEDIR.TAG"), "").expect("room");
+        let ours = left("operators-0123456789abcdef");
+        let foreign = left("serde-0123456789abcdef");
+        leave_other_checkouts(&root, &toolchain, folder.path()).expect("cargo cleans");
+        assert!(!ours.exists(), "whose it is was not known");
+        assert!(foreign.exists(), "the same in each checkout");
+
+        let ours = left("operators-0123456789abcdef");
+        leave_other_checkouts(&root, &toolchain, folder.path()).expect("nothing to do");
+        assert!(ours.exists(), "this checkout's own");
+
+        fs::write(folder.path().join(CHECKOUT), "/another/checkout").expect("room");
+        leave_other_checkouts(&root, &toolchain, folder.path()).expect("cargo cleans");
+        assert!(!ours.exists(), "another checkout has been here");
+    }
 }
