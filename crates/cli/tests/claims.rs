@@ -241,8 +241,12 @@ fn what_cannot_be_signed_leaves_nothing_behind() {
     for name in ["component.wasm", "cat.png", "missing.wasm"] {
         user.refused(&format!("sign {name} -o out.wasm"), 1, &[name]);
         user.refused(&format!("verify {name}"), 1, &[name]);
+    }
+    for name in ["cat.png", "missing.wasm"] {
         user.refused(&format!("inspect {name}"), 1, &[name]);
     }
+    let card = user.done("inspect component.wasm");
+    assert!(card.contains("refused (component)"), "{card}");
     assert_eq!(fs::read(user.file("out.wasm")).unwrap(), b"old");
     assert!(!user.file("config").exists(), "no key is made for nothing");
     user.refused("sign model.wasm -o no/such/folder.wasm", 2, &["no folder no/such"]);

@@ -273,7 +273,7 @@ fn a_log_in_json_has_times_as_numbers() {
     let Some(built) = digits() else { return };
     let user = User::with_module(built, "digits.wasm");
     let server = Server::start(&user, "digits.wasm --instances 1 --log info,host=debug");
-    for (message, field) in [("Actor ready", "load_ms"), ("Module compiled", "code_ms")] {
+    for (message, field) in [("Actor ready", "load_ms"), ("Instance begun", "instance_us")] {
         let event = server.event(message);
         assert!(event[field].is_u64(), "{event}");
     }

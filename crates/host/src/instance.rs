@@ -89,6 +89,7 @@ impl Template {
     ) -> Result<Self, ModuleError> {
         let claimed = module.claims().map(|claims| claims.capabilities.clone());
         let identity = identity::of_signed(module);
+        debug!(actor.name = %identity.name, "Kept code begins while the module is hashed");
         Self::of(engine, compiled, identity, claimed.unwrap_or_default(), options)
     }
 
