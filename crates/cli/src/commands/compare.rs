@@ -14,6 +14,7 @@ use image_input::{Limits, decode_for};
 use model_spec::ModelSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tensor::{Shape, Tensor};
 use wire::Request;
 use zeroize::Zeroizing;
 
@@ -87,6 +88,7 @@ pub fn with_onnxruntime(
 
     let tensors = tempfile::tempdir()?;
     let transform = classifier::transform(spec)?;
+    let shape = Shape::new(spec.input.shape.as_slice())?;
     for (index, path) in pictures.iter().enumerate() {
         let context = || path.display().to_string();
         let bytes = fs::read(path).with_context(context)?;
@@ -96,7 +98,8 @@ pub fn with_onnxruntime(
         let mut tensor = vec![0.0_f32; transform.tensor_len()];
         transform.apply(&picture, &mut tensor).with_context(context)?;
         let file = tensors.path().join(format!("{index:06}.npy"));
-        fs::write(&file, npy(&spec.input.shape, &tensor)).with_context(context)?;
+        let tensor = Tensor::copy_of(shape.clone(), &tensor)?;
+        fs::write(&file, npy::write_npy(tensor.view())).with_context(context)?;
     }
     let reference: Reference =
         serde_json::from_value(compiler::reference(home, spec, onnx, tensors.path())?)
@@ -283,22 +286,4 @@ fn infer(actor: &mut Single, spec: &ModelSpec, output: &str, path: &Path) -> Res
     let [output] = <[Output; 1]>::try_from(answer.outputs)
         .map_err(|outputs| anyhow!("asked for one output, got {}", outputs.len()))?;
     Ok(output.data)
-}
-
-/// NumPy's file format, version 1.0, of a C-order float32 array.
-/// (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>)
-fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
-    let extents: String = shape.iter().map(|extent| format!("{extent}, ")).collect();
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({extents}), }}");
-    // Magic, version and length take 10 bytes; data begins at a multiple of 64.
-    while (10 + header.len() + 1) % 64 != 0 {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    // The header of an image tensor's shape is one or two lines of 64 bytes.
-    bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    bytes
 }
