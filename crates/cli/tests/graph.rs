@@ -198,6 +198,62 @@ fn a_graph_that_nobody_trusted_has_signed_is_not_run_but_told_about() {
 }
 
 #[test]
+fn a_line_of_json_tells_the_class_and_how_long_it_took() {
+    let Some(user) = digits_user("model.toml") else { return };
+    let picture = samples().join("7.png").display().to_string();
+    let line = format!("graph run -g graph.wasm -i {picture} --json --repeat 3 --memory 64MiB");
+    let run = user.run(&line);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let told: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(told["label"], "7");
+    assert_eq!(told["outputs"][0]["dtype"], "float32");
+    assert_eq!(told["outputs"][0]["shape"].as_array().unwrap().last().unwrap(), 10);
+    for phase in ["load", "run"] {
+        assert!(told["milliseconds"][phase].as_f64().unwrap() > 0.0, "{}", run.stdout);
+    }
+    assert!(told["memory_bytes"].as_u64().unwrap() <= 64 << 20, "{}", run.stdout);
+
+    let run = user.run(&format!("graph run -g graph.wasm -i {picture} --repeat 2"));
+    assert_eq!((run.code, run.stdout.lines().count()), (0, 3), "{}", run.stderr);
+    assert!(run.stderr.starts_with("run ") && run.stderr.ends_with(" ms\n"), "{}", run.stderr);
+    // The graph's weights alone are more.
+    let run = user.run(&format!("graph run -g graph.wasm -i {picture} --memory 64KiB"));
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""));
+    assert!(run.stderr.contains("memory"), "{}", run.stderr);
+}
+
+#[test]
+fn a_graph_that_is_too_large_to_be_signed_runs_when_that_is_allowed() {
+    let Some(user) = digits_user("model.toml --unsigned") else { return };
+    let picture = samples().join("4.png").display().to_string();
+    let line = format!("graph run -g graph.wasm -i {picture}");
+    let run = user.run(&line);
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""));
+    assert!(run.stderr.contains("is refused (unsigned)"), "{}", run.stderr);
+    let allowed = format!("{line} --dangerously-allow-unsigned");
+    assert!(user.run(&allowed).stdout.ends_with("class `4`\n"));
+
+    // A custom section is a part of the file and nothing to the engine.
+    let mut large = user.read("graph.wasm");
+    large.push(0);
+    let bytes = claims::MAX_MODULE_BYTES as u32;
+    // LEB128: seven bits a byte, the lowest first.
+    large.extend((0..5).map(|at| (bytes >> (7 * at) & 0x7f) as u8 | if at < 4 { 0x80 } else { 0 }));
+    large.extend([1, b'x']);
+    large.resize(large.len() + bytes as usize - 2, 0);
+    user.write("graph.wasm", &large);
+    let run = user.run(&line);
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""));
+    assert!(run.stderr.contains("is refused (module_too_large)"), "{}", run.stderr);
+    let run = user.run(&allowed);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stdout.ends_with("class `4`\n"), "{}", run.stdout);
+    let run = user.run(&format!("{allowed} --memory 256MiB"));
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(run.stderr.contains("hint: --memory"), "{}", run.stderr);
+}
+
+#[test]
 fn build_takes_an_onnx_file_for_graphs_alone() {
     if digits().is_none() {
         return;
@@ -211,6 +267,8 @@ fn build_takes_an_onnx_file_for_graphs_alone() {
         (format!("build {onnx} --as graph -o x.wasm --shape x"), "INPUT=EXTENTS"),
         (format!("build {onnx} --as graph -o x.wasm --shape x=1,a"), "invalid digit"),
         ("build model.toml --as graph -o x.wasm --shape x=1".to_owned(), "input.shape"),
+        ("build model.toml -o x.wasm --unsigned".to_owned(), "--unsigned is for"),
+        (format!("build {onnx} --as graph -o x.wasm --unsigned --tag a"), "leaves out"),
     ] {
         let run = user.finish(user.building(&line));
         assert_eq!(run.code, 2, "{line}: {}", run.stderr);

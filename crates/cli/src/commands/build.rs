@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Result;
 use builder::{BuildOptions, GuestKind, Home, OperatorOptions, TensorOptions};
-use claims::Digest;
+use claims::{Digest, SignError};
 use clap::ValueEnum;
 use model_spec::SimdLevel;
 
@@ -29,8 +29,8 @@ use crate::{exit::Usage, paths, progress::Display};
 /// attributes, or an ONNX file with one node. The first build of a kind and SIMD level compiles the
 /// guest too, a minute or two; later ones only link.
 ///
-/// Prints the digest of the file, which is signed unless it is a component. With SOURCE_DATE_EPOCH set, the same files, keys and
-/// options give the same bytes.
+/// Prints the digest of the file, which is signed unless it is a component or --unsigned is given.
+/// With SOURCE_DATE_EPOCH set, the same files, keys and options give the same bytes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model's description (docs/model-toml.md); for a graph, an ONNX file too; for an operator,
@@ -55,6 +55,10 @@ pub struct Args {
     /// Print warnings and errors only
     #[arg(short, long)]
     quiet: bool,
+    /// Write the graph without claims, which a module of more than 256 MiB cannot have: nothing but
+    /// `graph run --dangerously-allow-unsigned` takes it
+    #[arg(long)]
+    unsigned: bool,
     /// What the operator is given
     #[command(flatten)]
     operator: OperatorArgs,
@@ -120,6 +124,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             .hint("docs/component.md says how a component is trusted")
             .into());
     }
+    if args.unsigned {
+        check_unsigned(args)?;
+    }
     args.signing.check()?;
     let is_onnx = args.spec.extension().is_some_and(|extension| extension == "onnx");
     if args.operator.is_given() && (args.kind != Kind::Operator || is_onnx) {
@@ -151,10 +158,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let built = builder::build(&home, &options, &mut display)?;
     display.finish();
     let model = &built.spec.model;
-    let signed = match args.kind {
-        Kind::Component => built.module,
-        _ => sign_module(&built.module, &model.name, Some(&model.version), &args.signing)?,
-    };
+    let signed = signed(args, built.module, &model.name, Some(&model.version))?;
     super::write_whole(&args.output, &signed)?;
     if !args.quiet {
         eprintln!(
@@ -173,12 +177,43 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 eprintln!("next: wasmtime serve {file}");
             }
             Kind::Graph | Kind::Operator => {
-                eprintln!("next: graphlet graph run -g {file} -i PICTURE");
+                let allowed = if args.unsigned { " --dangerously-allow-unsigned" } else { "" };
+                eprintln!("next: graphlet graph run -g {file} -i PICTURE{allowed}");
             }
         }
     }
     writeln!(stdout(), "{}", Digest::of(&signed))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The module with its claims, if it is to have any.
+fn signed(args: &Args, module: Vec<u8>, name: &str, version: Option<&str>) -> Result<Vec<u8>> {
+    if args.unsigned || args.kind == Kind::Component {
+        return Ok(module);
+    }
+    sign_module(&module, name, version, &args.signing).map_err(|error| {
+        match error.downcast_ref::<SignError>() {
+            Some(SignError::TooLarge { .. }) if is_graph(args.kind) => {
+                Usage::new(error).hint("--unsigned writes it without claims").into()
+            }
+            _ => error,
+        }
+    })
+}
+
+fn is_graph(kind: Kind) -> bool {
+    matches!(kind, Kind::Graph | Kind::Operator)
+}
+
+/// Only graphs go without claims; a host of actors runs none that has none.
+fn check_unsigned(args: &Args) -> Result<()> {
+    if !is_graph(args.kind) {
+        return Err(Usage::new("--unsigned is for --as graph and --as operator").into());
+    }
+    if args.signing.is_given() {
+        return Err(Usage::new("--unsigned leaves out what the other options would say").into());
+    }
+    Ok(())
 }
 
 /// Builds a WASM graph of an ONNX file alone or of one operator; it is called after either.
@@ -214,7 +249,7 @@ fn build_onnx(args: &Args, home: &Home, begun: Instant) -> Result<ExitCode> {
         }
     };
     display.finish();
-    let signed = sign_module(&built.module, &name, None, &args.signing)?;
+    let signed = signed(args, built.module, &name, None)?;
     super::write_whole(&args.output, &signed)?;
     if !args.quiet {
         let (file, took) = (args.output.display(), begun.elapsed().as_secs_f64());

@@ -1,23 +1,29 @@
 //! `graphlet graph`: runs WASM graphs, tensors in and tensors out.
 
+mod tensors;
+
 use std::{
     fs,
-    io::{Write as _, stdout},
+    io::{Read as _, Write as _, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use claims::{MAX_MODULE_BYTES, ModuleError, VerifiedModule};
 use model_spec::{ModelSpec, parse_labels};
-use npy::{read_npy, read_npz, write_npy, write_npz};
-use tensor::{DType, Tensor, TensorView};
-use wasm_runtime::{Description, GraphExecutor, GraphOptions, TensorInfo};
+use npy::{write_npy, write_npz};
+use serde::Serialize;
+use tensor::Tensor;
+use wasm_runtime::{Description, GraphExecutor, GraphOptions, Limits};
 
+use self::tensors::{first_values, is, read_inputs};
 use crate::{
     exit::Usage,
     files::{printable, read_module},
-    serve::{code_cache, verified},
+    serve::{code_cache, refused, verified},
+    units::parse_size,
 };
 
 /// Run WASM graphs: tensors or a picture in, tensors or a label out
@@ -51,10 +57,18 @@ pub struct RunArgs {
     /// Where to write the outputs: a .npz, or a .npy for the only one. Default: print them
     #[arg(long, value_name = "FILE", conflicts_with = "image")]
     outputs: Option<PathBuf>,
+    /// Print one line of JSON: the class, outputs, milliseconds of loading and of the median run,
+    /// and the bytes of memory
+    #[arg(long)]
+    json: bool,
+    /// Linear memory of the graph, weights and all
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
+    memory: u64,
     /// Run this often, and print the median time of a run on stderr
     #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     repeat: Option<u32>,
-    /// Run a module that nobody has signed. Whoever made it can run code here
+    /// Run a module that nobody has signed, also one that is too large to be signed. Whoever made
+    /// it can run code here
     #[arg(long)]
     dangerously_allow_unsigned: bool,
 }
@@ -82,20 +96,82 @@ fn run_graph(args: &RunArgs) -> Result<ExitCode> {
     if let Some(path) = &args.outputs {
         super::folder_of(path)?;
     }
-    let module = verified(&args.graph, args.dangerously_allow_unsigned)?;
+    let module = Module::of(args)?;
     let context = || format!("cannot run {}", args.graph.display());
-    let options = GraphOptions { cache_dir: Some(code_cache()?), ..GraphOptions::default() };
+    let memory_bytes = usize::try_from(args.memory).unwrap_or(usize::MAX);
+    let options = GraphOptions {
+        cache_dir: Some(code_cache()?),
+        limits: Limits { memory_bytes, ..Limits::default() },
+        ..GraphOptions::default()
+    };
     let mut graph = GraphExecutor::new(&options).with_context(context)?;
+    let begun = Instant::now();
     graph.instantiate(module.bytes()).with_context(context)?;
-    match &args.image {
+    let loaded = begun.elapsed();
+    drop(module);
+    let (label, ran) = match &args.image {
         Some(image) => classify(args, &mut graph, image)?,
-        None => compute(args, &mut graph)?,
-    }
+        None => (None, compute(args, &mut graph)?),
+    };
+    tell(args, &mut graph, label, loaded, ran)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A picture to its class, in the words of TVM's own runtime for WASM graphs.
-fn classify(args: &RunArgs, graph: &mut GraphExecutor, image: &Path) -> Result<()> {
+/// A module that this user lets run.
+enum Module {
+    /// Its claims hold, or it has none and that was allowed.
+    Verified(VerifiedModule),
+    /// Larger than what can have claims.
+    Large(Vec<u8>),
+}
+
+impl Module {
+    /// Reads the module. One that is too large to be signed is read when unsigned ones are allowed
+    /// and the graph may have as much memory.
+    fn of(args: &RunArgs) -> Result<Self> {
+        let path = &args.graph;
+        let context = || format!("cannot read {}", path.display());
+        let size = fs::metadata(path).with_context(context)?.len();
+        if size <= MAX_MODULE_BYTES as u64 {
+            return verified(path, args.dangerously_allow_unsigned).map(Module::Verified);
+        }
+        if !args.dangerously_allow_unsigned {
+            let bytes = usize::try_from(size).unwrap_or(usize::MAX);
+            return Err(refused(path, ModuleError::TooLarge { bytes }.into()));
+        }
+        let too_large = || {
+            let (path, memory) = (path.display(), args.memory);
+            Usage::new(format!("{path} has {size} bytes; a graph here has {memory} for everything"))
+                .hint("--memory 2GiB")
+        };
+        if size > args.memory {
+            return Err(too_large().into());
+        }
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).with_context(context)?;
+        // It may have grown meanwhile.
+        file.take(args.memory + 1).read_to_end(&mut bytes).with_context(context)?;
+        if bytes.len() as u64 > args.memory {
+            return Err(too_large().into());
+        }
+        Ok(Module::Large(bytes))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Module::Verified(module) => module.bytes(),
+            Module::Large(bytes) => bytes,
+        }
+    }
+}
+
+/// A picture to its class, in the words of TVM's own runtime for WASM graphs; gives the class and
+/// the time of a run.
+fn classify(
+    args: &RunArgs,
+    graph: &mut GraphExecutor,
+    image: &Path,
+) -> Result<(Option<String>, Duration)> {
     let description = graph.description()?;
     let name = args.graph.display();
     let spec = description.spec.clone().ok_or_else(|| {
@@ -124,7 +200,7 @@ fn classify(args: &RunArgs, graph: &mut GraphExecutor, image: &Path) -> Result<(
     let values = tensor.as_mut_slice::<f32>();
     transform.apply(&picture, values.with_context(|| format!("{name} reads no pictures"))?)?;
     graph.set_input(&input.name, &tensor)?;
-    repeat(args, graph)?;
+    let ran = repeat(args, graph)?;
     let output = graph.get_output(0)?;
     let scores = output.as_slice::<f32>().with_context(|| format!("{name} gives no scores"))?;
     if labels.len() != scores.len() {
@@ -137,33 +213,39 @@ fn classify(args: &RunArgs, graph: &mut GraphExecutor, image: &Path) -> Result<(
         .filter(|&class| scores[class].is_finite())
         .max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)));
     let best = best.ok_or_else(|| anyhow!("the model has no finite answer"))?;
+    let label = classifier::without_wordnet_id(&labels[best]).to_owned();
+    if args.json {
+        return Ok((Some(label), ran));
+    }
     let (height, width) = spec.input.height_width();
     let mut out = stdout().lock();
     writeln!(out, "original image dimensions: {:?}", (picture.width(), picture.height()))?;
     writeln!(out, "resized image dimensions: {:?}", (width, height))?;
-    let label = printable(classifier::without_wordnet_id(&labels[best]));
-    writeln!(out, "input image belongs to the class `{label}`")?;
-    Ok(())
+    writeln!(out, "input image belongs to the class `{}`", printable(&label))?;
+    Ok((Some(label), ran))
 }
 
-/// Tensors to tensors.
-fn compute(args: &RunArgs, graph: &mut GraphExecutor) -> Result<()> {
+/// Tensors to tensors; gives the time of a run.
+fn compute(args: &RunArgs, graph: &mut GraphExecutor) -> Result<Duration> {
     let description = graph.description()?.clone();
     for (name, tensor) in read_inputs(&args.inputs, &description.inputs)? {
         graph.set_input(&name, &tensor).map_err(Usage::new)?;
     }
-    repeat(args, graph)?;
+    let ran = repeat(args, graph)?;
     let outputs = (0..description.outputs.len()).map(|index| graph.get_output(index));
     let outputs: Vec<_> = outputs.collect::<Result<_, _>>()?;
     let names = description.outputs.iter().map(|output| output.name.as_str());
     let Some(path) = &args.outputs else {
+        if args.json {
+            return Ok(ran);
+        }
         let mut out = stdout().lock();
         for (name, tensor) in names.zip(&outputs) {
             let (dtype, shape) = (tensor.dtype(), tensor.shape());
             let values = first_values(tensor.view());
             writeln!(out, "{}: {dtype} {shape}: {values}", printable(name))?;
         }
-        return Ok(());
+        return Ok(ran);
     };
     let bytes = match (&outputs[..], is(path, "npy")) {
         ([only], true) => write_npy(only.view()),
@@ -177,92 +259,75 @@ fn compute(args: &RunArgs, graph: &mut GraphExecutor) -> Result<()> {
             write_npz(&named)?
         }
     };
-    super::write_whole(path, &bytes)
+    super::write_whole(path, &bytes)?;
+    Ok(ran)
 }
 
-/// Runs the graph, and tells how long it took when that was asked.
-fn repeat(args: &RunArgs, graph: &mut GraphExecutor) -> Result<()> {
+/// Runs the graph as often as was asked; the median time of a run.
+fn repeat(args: &RunArgs, graph: &mut GraphExecutor) -> Result<Duration> {
     let mut times = Vec::new();
     for _ in 0..args.repeat.unwrap_or(1) {
         let begun = Instant::now();
         graph.run()?;
         times.push(begun.elapsed());
     }
-    if args.repeat.is_some() {
-        times.sort();
-        eprintln!("run {:.3} ms", times[times.len() / 2].as_secs_f64() * 1e3);
+    times.sort();
+    Ok(times[times.len() / 2])
+}
+
+/// What `--json` prints of a run.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// The class, of a picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    outputs: Vec<OutputLine<'a>>,
+    milliseconds: Milliseconds,
+    /// Linear memory, weights and all.
+    memory_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct OutputLine<'a> {
+    name: &'a str,
+    dtype: String,
+    shape: &'a [usize],
+}
+
+#[derive(Serialize)]
+struct Milliseconds {
+    /// From the module's bytes to the graph that waits for its inputs: code from the cache or
+    /// compiled, an instance, its description.
+    load: f64,
+    /// The median run.
+    run: f64,
+}
+
+/// Tells how long it took, as was asked: a line of JSON, or one on stderr.
+fn tell(
+    args: &RunArgs,
+    graph: &mut GraphExecutor,
+    label: Option<String>,
+    loaded: Duration,
+    ran: Duration,
+) -> Result<()> {
+    let ms = |took: Duration| (took.as_secs_f64() * 1e6).round() / 1e3;
+    if !args.json {
+        if args.repeat.is_some() {
+            eprintln!("run {:.3} ms", ms(ran));
+        }
+        return Ok(());
     }
+    let memory_bytes = graph.memory_bytes();
+    let outputs = graph.description()?.outputs.iter().map(|output| OutputLine {
+        name: &output.name,
+        dtype: output.dtype.to_string(),
+        shape: output.shape.extents(),
+    });
+    let milliseconds = Milliseconds { load: ms(loaded), run: ms(ran) };
+    let line = Line { label, outputs: outputs.collect(), milliseconds, memory_bytes };
+    writeln!(stdout(), "{}", serde_json::to_string(&line)?)?;
     Ok(())
-}
-
-/// The tensors of the files that were named, each with the input that it is for.
-fn read_inputs(files: &[String], inputs: &[TensorInfo]) -> Result<Vec<(String, Tensor<'static>)>> {
-    if let [file] = files
-        && is(Path::new(file), "npz")
-    {
-        let bytes = fs::read(file).with_context(|| format!("cannot read {file}"))?;
-        return read_npz(&bytes).with_context(|| file.clone());
-    }
-    let mut unnamed = inputs.iter();
-    let mut tensors = Vec::new();
-    for file in files {
-        // A name may hold anything, so it ends at the last sign before the file's.
-        let (name, file) = match file.rsplit_once('=') {
-            Some((name, file)) => (name.to_owned(), file),
-            None => {
-                let next = unnamed.next().ok_or_else(|| {
-                    Usage::new(format!("{} files for {} inputs", files.len(), inputs.len()))
-                })?;
-                (next.name.clone(), file.as_str())
-            }
-        };
-        let bytes = fs::read(file).with_context(|| format!("cannot read {file}"))?;
-        let tensor = read_npy(&bytes).with_context(|| file.to_owned())?;
-        // NumPy knows no bfloat16; raw pairs of bytes are taken for it above.
-        tensors.push((name, tensor));
-    }
-    Ok(tensors)
-}
-
-fn is(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
-}
-
-// As many as fit a line.
-const SHOWN_VALUES: usize = 8;
-
-/// The first elements as text.
-fn first_values(tensor: TensorView<'_>) -> String {
-    macro_rules! values {
-        ($type:ty) => {
-            tensor.as_slice::<$type>().map(|values| show(values)).unwrap_or_default()
-        };
-    }
-    match tensor.dtype() {
-        DType::FLOAT16 => values!(half::f16),
-        DType::BFLOAT16 => values!(half::bf16),
-        DType::FLOAT32 => values!(f32),
-        DType::FLOAT64 => values!(f64),
-        DType::INT8 => values!(i8),
-        DType::INT16 => values!(i16),
-        DType::INT32 => values!(i32),
-        DType::INT64 => values!(i64),
-        DType::UINT8 => values!(u8),
-        DType::UINT16 => values!(u16),
-        DType::UINT32 => values!(u32),
-        DType::UINT64 => values!(u64),
-        DType::BOOL => show(&tensor.as_bytes().iter().map(|&byte| byte != 0).collect::<Vec<_>>()),
-        _ => String::new(),
-    }
-}
-
-fn show<T: std::fmt::Display>(values: &[T]) -> String {
-    let shown = values.iter().take(SHOWN_VALUES);
-    let mut text = shown.map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    if values.len() > SHOWN_VALUES {
-        text.push_str(" …");
-    }
-    text
 }
 
 fn inspect(args: &InspectArgs) -> Result<ExitCode> {
