@@ -39,6 +39,8 @@ QUICK_SECONDS = 90
 # Beside what the networks of `--light` are measured.
 LIGHT_PEERS = ("graphlet", "onnxruntime", "tract-wasmtime")
 ROOT = Path(__file__).resolve().parents[2]
+# What is known of a run while it lasts, and of one that was stopped.
+PARTIAL = ROOT / "build" / "bench" / "partial"
 
 
 def arguments() -> argparse.Namespace:
@@ -82,13 +84,18 @@ def arguments() -> argparse.Namespace:
         "work on that core then waits",
     )
     parser.add_argument("--graphlet", type=Path, default=ROOT / "target/release/graphlet")
-    parser.add_argument("--out", type=Path, help="default: docs/benchmarks; --quick: build/bench")
+    parser.add_argument(
+        "--out", type=Path, help="default: docs/benchmarks for a whole run, else in build/bench"
+    )
     parser.add_argument("--render", type=Path, metavar="RESULTS.json", help="only write again")
     asked = parser.parse_args()
     asked.rounds = asked.rounds or int(os.environ.get("ROUNDS", "2" if asked.quick else "3"))
     asked.runs = asked.runs or int(os.environ.get("RUNS", "10" if asked.quick else "20"))
-    asked.out = asked.out or ROOT / ("build/bench/quick" if asked.quick else "docs/benchmarks")
     asked.models = asked.models.split(",")
+    less = set(whole) - set(asked.models) or asked.peers
+    less = less or asked.no_http or asked.no_operators or asked.no_kernels
+    part = "build/bench/quick" if asked.quick else "build/bench/part" if less else "docs/benchmarks"
+    asked.out = asked.out or ROOT / part
     unknown = set(asked.models) - set(whole) - set(models.LIGHT)
     if asked.light:
         asked.models += [name for name in models.LIGHT if name not in asked.models]
@@ -106,21 +113,27 @@ def main() -> int:
         write(results, asked.out)
         return 0
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    measured: dict[str, Any] = {}
     try:
-        results = measure(asked)
+        measure(asked, measured)
     except KeyboardInterrupt:
         process.kill_all()
-        print("\nstopped; nothing was written", file=sys.stderr)
+        if not measured:
+            print("\nstopped; nothing was measured", file=sys.stderr)
+            return 130
+        # Not over results of a whole run.
+        keep(measured, PARTIAL)
+        print(f"\nstopped; what was measured is in {PARTIAL}", file=sys.stderr)
         return 130
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    write(results, asked.out)
-    print(report.markdown(results))
+    write(measured, asked.out)
+    print(report.markdown(measured))
     print(f"wrote {asked.out}", file=sys.stderr)
     wrong = [
         f"{model['title']}: {row['label']}"
-        for model in results["models"]
+        for model in measured["models"]
         for row in model.get("rows", [])
         if row["kind"] == "ours" and not row.get("output", {"right": True})["right"]
     ]
@@ -129,8 +142,8 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    """Everything that was asked for."""
+def measure(asked: argparse.Namespace, results: dict[str, Any]) -> None:
+    """Everything that was asked for, into ``results``; what is there is kept after each part."""
     begun = time.monotonic()
     bold, plain = ("\033[1m", "\033[0m") if sys.stderr.isatty() else ("", "")
 
@@ -163,7 +176,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
             known = ", ".join(peer.key for peer in everyone)
             raise ModelError(f"no peers {sorted(unknown)}; there are {known}")
         everyone = [peer for peer in everyone if peer.key in wanted]
-    results: dict[str, Any] = {
+    results |= {
         "schema": 1,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine.describe(ROOT, asked.graphlet),
@@ -176,36 +189,54 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "models": [],
     }
     ready: dict[str, Model] = {}
+    light = [name for name in asked.models if name in models.LIGHT]
+    first = [name for name in asked.models if name not in models.LIGHT]
+
+    def run(name: str, left: int) -> None:
+        who, how = everyone, settings
+        if name in models.LIGHT:
+            who = [peer for peer in everyone if peer.key in LIGHT_PEERS]
+            how = Settings(1, min(asked.runs, 5), cold=0, memory=False)
+        try:
+            model = models.prepare(place, name, say)
+        except ModelError as error:
+            title = (models.TITLES | models.LIGHT)[name]
+            say(f"{title}: {error}")
+            entry = {"name": name, "title": title, "rows": []}
+            results["models"].append(entry | {"reason": str(error)})
+            return
+        ready[name] = model
+        limit = time.monotonic() + QUICK_SECONDS / left
+        within = _before(limit) if asked.quick else lambda: True
+        rows = rounds.begin(model, who, tools)
+        try:
+            rounds.measure(model, rows, placement, how, say, within)
+        finally:
+            measured = {"rounds": how.rounds, "runs": how.runs}
+            results["models"].append(rounds.as_json(model, rows) | measured)
+            keep(results, PARTIAL)
+
     with _away_from(placement.core):
-        for index, name in enumerate(asked.models):
-            try:
-                model = models.prepare(place, name, say)
-            except ModelError as error:
-                title = (models.TITLES | models.LIGHT)[name]
-                say(f"{title}: {error}")
-                entry = {"name": name, "title": title, "rows": []}
-                results["models"].append(entry | {"reason": str(error)})
-                continue
-            ready[name] = model
-            limit = time.monotonic() + QUICK_SECONDS / (len(asked.models) - index)
-            within = _before(limit) if asked.quick else lambda: True
-            who, how = everyone, settings
-            if name in models.LIGHT:
-                who = [peer for peer in everyone if peer.key in LIGHT_PEERS]
-                how = Settings(1, min(asked.runs, 5), cold=0, memory=False)
-            rows = rounds.measure(model, who, tools, placement, how, say, within)
-            results["models"].append(rounds.as_json(model, rows))
+        for index, name in enumerate(first):
+            run(name, len(asked.models) - index)
     served = ready.get("mobilenet_v2") or next(iter(ready.values()), None)
     if served is not None and not (asked.quick or asked.no_http):
-        results |= _http(asked, place, tools, served, say)
+        results |= _http(asked, place, tools, served, ready.get("digits"), say)
+        keep(results, PARTIAL)
     if not (asked.quick or asked.no_operators):
         with _away_from(placement.core):
             results |= _operators(place, tools, placement, say)
+        keep(results, PARTIAL)
     if not (asked.quick or asked.no_kernels):
         results |= _kernels(placement, say)
+        keep(results, PARTIAL)
+    # Last: what there are targets for is there by now.
+    with _away_from(placement.core):
+        for index, name in enumerate(light):
+            run(name, len(light) - index)
     results["load_after"] = round(os.getloadavg()[0], 2)
     results["targets"] = targets.judge(results)
-    return results
+    say("done")
 
 
 def _before(limit: float) -> Callable[[], bool]:
@@ -229,13 +260,13 @@ def _http(
     place: Place,
     tools: Tools,
     model: Model,
+    small: Model | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     if "oha" in tools.reasons:
         return {"http": {"model": model.name, "reason": tools.reasons["oha"]}}
-    cores = len(os.sched_getaffinity(0))
     try:
-        load = http_load.throughput(place, model, tools.oha, cores, asked.seconds, say)
+        load = http_load.throughput(place, model, small, tools.oha, asked.seconds, say)
         found: dict[str, Any] = {"http": load}
         if model.name == "mobilenet_v2":
             found["requests"] = _requests(asked, place, tools, model, say)
@@ -305,6 +336,15 @@ def _kernels(placement: Placement, say: Callable[[str], None]) -> dict[str, Any]
     except kernels.KernelError as error:
         say(f"kernels: not measured ({error})")
         return {"kernels": None, "kernels_reason": str(error)}
+
+
+def keep(results: dict[str, Any], out: Path) -> None:
+    """What is known by now, judged: all figures, and the table without plots."""
+    out.mkdir(parents=True, exist_ok=True)
+    whole = {"load_after": round(os.getloadavg()[0], 2)} | results
+    whole["targets"] = targets.judge(whole)
+    (out / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    (out / "results.md").write_text(report.markdown(whole))
 
 
 def write(results: dict[str, Any], out: Path) -> None:

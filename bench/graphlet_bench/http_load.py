@@ -1,34 +1,52 @@
 """What a served model does under load: requests a second, waiting times, memory of processes.
 
-The load generator, oha, runs on the same machine and takes a little of it; it speaks HTTP over
-loopback, keeps its connections open, and sends one picture again and again.
+The load generator, oha, runs on the same machine and takes a little of it, which is told; it
+speaks HTTP over loopback, keeps its connections open, and sends one picture again and again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import resource
+import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphlet_bench import machine, process, stats
+from graphlet_bench import capacity, machine, process, stats
 from graphlet_bench.models import Model, ModelError, Place, served
 
 
 def load(
-    oha: Path, url: str, picture: Path, connections: int, seconds: float, folder: Path
+    oha: Path,
+    url: str,
+    picture: Path,
+    connections: int,
+    seconds: float,
+    folder: Path,
+    before: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Sends a picture over so many connections for so long."""
+    """Sends a picture over so many connections for so long; ``before`` places the generator."""
     report = folder / "oha.json"
     report.unlink(missing_ok=True)
-    command = [str(oha), "--no-tui", "--output-format", "json", "--output", str(report)]
+    command = [*before, str(oha), "--no-tui", "--output-format", "json", "--output", str(report)]
     command += ["-z", f"{seconds:g}s", "-c", str(connections), "-m", "POST", "-D", str(picture)]
+    begun = _children_seconds()
     done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
     if done.returncode != 0 or not report.exists():
         raise ModelError(f"oha failed: {done.stderr.strip()[-300:]}")
-    return figures(json.loads(report.read_text()))
+    found = figures(json.loads(report.read_text()))
+    taken = _children_seconds() - begun
+    return found | {"generator_ms": round(taken * 1e3 / found["answers"], 3)}
+
+
+def _children_seconds() -> float:
+    """Processor time of the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def figures(report: dict[str, Any]) -> dict[str, float]:
@@ -52,10 +70,18 @@ def figures(report: dict[str, Any]) -> dict[str, float]:
 
 
 def throughput(
-    place: Place, model: Model, oha: Path, cores: int, seconds: float, say: Callable[[str], None]
+    place: Place,
+    model: Model,
+    small: Model | None,
+    oha: Path,
+    seconds: float,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Requests a second with 1 to ``cores`` instances, and what the processes take."""
-    steps = []
+    """Requests a second with 1 to N instances on N cores and with everything on one core, and
+    what the processes take."""
+    cores = len(os.sched_getaffinity(0))
+    alone = [_one_core(place, model, oha, seconds, say)]
+    steps: list[dict[str, Any]] = []
     for instances in range(1, cores + 1):
         say(f"{model.title}: HTTP with {instances} of {cores} instances")
         with served(place, model.module, instances, place.work / "serve.log") as (url, pid):
@@ -63,7 +89,9 @@ def throughput(
             # As many connections as instances: nobody waits in the queue. Then twice as many, so
             # that no instance waits for the next request.
             even = load(oha, url, model.picture, instances, seconds, model.folder)
+            clock, begun = capacity.Clock(), capacity.cpu_seconds(pid)
             full = load(oha, url, model.picture, 2 * instances, seconds, model.folder)
+            taken, shares = capacity.cpu_seconds(pid) - begun, clock.shares()
             rss, pss = process.memory_kb(process.session(pid))
         steps.append(
             {
@@ -73,28 +101,57 @@ def throughput(
                 "p99_ms": even["p99_ms"],
                 "rss_kb": rss,
                 "pss_kb": pss,
+                "server_ms": round(taken * 1e3 / full["answers"], 3),
+                "generator_ms": full["generator_ms"],
+                "shares": shares,
             }
         )
-    one, most = steps[0], steps[-1]
-    expected = most["instances"] * one["requests_per_second"]
+    # Once more behind the others: the machine changes its speed meanwhile.
+    alone.append(_one_core(place, model, oha, seconds, say))
+    one = statistics.fmean(alone)
     return {
         "model": model.name,
         "picture": model.picture.name,
         "seconds": seconds,
         "steps": steps,
-        "scaling": round(most["requests_per_second"] / expected, 4) if cores > 1 else None,
+        "one_core": round(one, 2),
+        "scaling": scaling(one, steps) if cores > 1 else None,
+        "machine": capacity.measure(place, model, small, seconds, say),
         "further_instance_kb": further(steps),
         "further_process_kb": _further_process(place, model, oha, say),
         "instance_ms": _instances(place, model, cores, say),
     }
 
 
-def further(steps: Sequence[Mapping[str, float]]) -> int | None:
+def scaling(one: float, steps: Sequence[Mapping[str, Any]]) -> float:
+    """Requests a second on N cores over N times those of one core."""
+    most = steps[-1]
+    rate: float = most["requests_per_second"] / most["instances"]
+    return round(rate / one, 4)
+
+
+def _one_core(
+    place: Place, model: Model, oha: Path, seconds: float, say: Callable[[str], None]
+) -> float:
+    """Requests a second when one core does all that the server does, and no other work."""
+    say(f"{model.title}: HTTP on one core")
+    cores = sorted(os.sched_getaffinity(0))
+    others = ",".join(map(str, cores[:-1] or cores))
+    away = ["taskset", "-c", others]
+    log = place.work / "serve.log"
+    with served(place, model.module, 1, log, core=cores[-1]) as (url, _):
+        load(oha, url, model.picture, 2, 1, model.folder, away)
+        return load(oha, url, model.picture, 2, seconds, model.folder, away)["requests_per_second"]
+
+
+def further(steps: Sequence[Mapping[str, Any]]) -> int | None:
     """Proportional kilobytes of each instance beyond the first."""
     if len(steps) < 2:
         return None
-    more = steps[-1]["instances"] - steps[0]["instances"]
-    return round((steps[-1]["pss_kb"] - steps[0]["pss_kb"]) / more)
+    first, last = steps[0], steps[-1]
+    more: int = last["instances"] - first["instances"]
+    kilobytes: float = last["pss_kb"] - first["pss_kb"]
+    return round(kilobytes / more)
 
 
 def _instances(

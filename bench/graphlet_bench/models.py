@@ -33,6 +33,8 @@ TITLES = {
 }
 # The largest module that is verified (256 MiB), less what it has besides weights.
 SERVED_BYTES = 256 * 2**20 - 4_000_000
+# Of a model that is larger: VGG-19 takes 844 MB.
+GRAPH_MEMORY = "2GiB"
 # The other networks of onnx's wheel, with seeded weights; `--light` adds them.
 LIGHT = {
     "light_squeezenet": "SqueezeNet 1.1 of onnx's wheel",
@@ -68,6 +70,16 @@ class Place:
         return {"GRAPHLET_CONFIG_DIR": str(self.work / "config")}
 
 
+@dataclass(frozen=True)
+class Graph:
+    """What is known of a model that runs as a WASM graph."""
+
+    #: of the input, NCHW
+    shape: list[int]
+    #: of the instance's memory, weights and all
+    memory_bytes: int
+
+
 @dataclass
 class Model:
     """A model in a folder of its own, in which every peer runs."""
@@ -82,6 +94,8 @@ class Model:
     reasons: dict[str, str] = field(default_factory=dict)
     #: greatest difference between scores of the picture and of the tensor that peers get
     input_difference: float = 0.0
+    #: set of a model that is too large to be signed and served: a WASM graph, given tensors
+    graph: Graph | None = None
 
     @property
     def title(self) -> str:
@@ -90,7 +104,7 @@ class Model:
 
     @property
     def module(self) -> Path:
-        """The signed module."""
+        """The signed module, or the WASM graph."""
         return self.folder / "module.wasm"
 
     @property
@@ -101,7 +115,14 @@ class Model:
     @property
     def shape(self) -> list[int]:
         """Of the input, NCHW."""
-        return list(self.spec["input"]["shape"])
+        return self.graph.shape if self.graph else list(self.spec["input"]["shape"])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes: of weights, activations and so on, as the module's card tells them."""
+        if self.graph is not None:
+            return {"memory": self.graph.memory_bytes}
+        return dict(self.card["model"]["sizes"])
 
 
 def prepare(place: Place, name: str, say: Callable[[str], None]) -> Model:
@@ -110,6 +131,9 @@ def prepare(place: Place, name: str, say: Callable[[str], None]) -> Model:
     folder.mkdir(parents=True, exist_ok=True)
     model = _collect(place, name, folder)
     say(f"{model.title}: building the module")
+    if (folder / model.onnx).stat().st_size > SERVED_BYTES:
+        _as_graph(place, model)
+        return model
     toml = str(folder / "model.toml")
     graphlet(place, "build", "--quiet", toml, "-o", str(model.module))
     model.card = json.loads(graphlet(place, "inspect", "--json", str(model.module)))
@@ -122,8 +146,31 @@ def prepare(place: Place, name: str, say: Callable[[str], None]) -> Model:
     return model
 
 
+def graph_command(place: Place, model: Model, repeat: int) -> list[str]:
+    """What runs a model of its kind on the tensor that peers get."""
+    command = [str(place.graphlet), "graph", "run", "-g", str(model.module), "--json"]
+    command += ["--dangerously-allow-unsigned", "--memory", GRAPH_MEMORY]
+    return [*command, "--repeat", str(repeat), "--inputs", str(model.folder / "input.npy")]
+
+
+def _as_graph(place: Place, model: Model) -> None:
+    """Builds a WASM graph without claims, and writes an input of noise and what it makes of it."""
+    source, output = model.folder / model.onnx, model.folder / "out-graphlet.npy"
+    arguments = ["--as", "graph", "--unsigned", "--quiet", "-o", str(model.module)]
+    graphlet(place, "build", str(source), *arguments)
+    given = onnx.load(source, load_external_data=False).graph.input[0]
+    shape = [extent.dim_value for extent in given.type.tensor_type.shape.dim]
+    tensor = np.random.default_rng(0).standard_normal(shape, np.float32)
+    np.save(model.folder / "input.npy", tensor)
+    tensor.tofile(model.folder / "input.nchw")
+    command = [*graph_command(place, model, 1), "--outputs", str(output)]
+    told = json.loads(graphlet(place, *command[1:]))
+    np.load(output).ravel().astype("<f4").tofile(model.folder / "out-graphlet.f32")
+    model.graph = Graph(shape, told["memory_bytes"])
+
+
 def _collect(place: Place, name: str, folder: Path) -> Model:
-    """Copies, because a wasm peer sees this folder and nothing that a link leads to."""
+    """Copies, because a wasm peer sees this folder and nothing that a link leads out of it to."""
     light = name in LIGHT
     described = "resnet50" if light else name
     toml = (place.root / "models" / described / "model.toml").read_text()
@@ -137,9 +184,6 @@ def _collect(place: Place, name: str, folder: Path) -> Model:
         raise ModelError("no shared models and photographs (GRAPHLET_SHARED)")
     if light or name == "resnet50":
         source = _seeded(place, name if light else "light_resnet50")
-        if source.stat().st_size > SERVED_BYTES:
-            size = source.stat().st_size / 1e6
-            raise ModelError(f"{size:.0f} MB, more than a module that is served may have")
         output, kind = _output(source)
         toml = toml.partition("[output]")[0].replace("resnet50", name)
         toml += f'[output]\nname = "{output}"\nkind = "{kind}"\nlabels = "labels.txt"\n'
@@ -154,13 +198,22 @@ def _collect(place: Place, name: str, folder: Path) -> Model:
         _copy(tuning, folder / tuning.name)
     target = folder / file
     if target.is_symlink() or not target.exists() or target.stat().st_size != source.stat().st_size:
-        _copy(source, target)
+        (_link if source.parent == place.work else _copy)(source, target)
     return Model(name, folder, file, picture.resolve())
 
 
 def _copy(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     shutil.copyfile(source, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name of what the bench itself has made; half a gigabyte is not copied."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _output(path: Path) -> tuple[str, str]:
@@ -269,15 +322,25 @@ def scores(url: str, name: str, given: dict[str, Any]) -> Floats:
 
 @contextlib.contextmanager
 def served(
-    place: Place, module: Path, instances: int, log: Path, flags: Sequence[str] = ()
+    place: Place,
+    module: Path,
+    instances: int,
+    log: Path,
+    flags: Sequence[str] = (),
+    core: int | None = None,
 ) -> Iterator[tuple[str, int]]:
-    """`graphlet run` on a free port, ready; gives its address and process id."""
+    """`graphlet run` on a free port, ready; gives its address and process id.
+
+    With ``core``, everything of it runs on that one.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(place.graphlet), "run", str(module), "--listen", f"127.0.0.1:{port}"]
     variables = [f"{name}={value}" for name, value in place.environment().items()]
     command = ["env", *variables, *command, "--admin", "off", "--instances", str(instances), *flags]
+    if core is not None:
+        command = ["taskset", "-c", str(core), *command]
     url = f"http://127.0.0.1:{port}"
     with process.serving(command, log) as pid:
         deadline = time.monotonic() + 120

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphlet_bench import machine, process
+from graphlet_bench import machine, models, process
 from graphlet_bench.models import Model, Place
 from graphlet_bench.process import Placement, Spawned
 from graphlet_bench.setup import Tools
@@ -84,10 +84,12 @@ class Peer:
 
 
 def _classified(event: dict[str, Any]) -> dict[str, Any]:
-    """What `graphlet classify --json` prints, in the form that peers print."""
+    """What `graphlet classify` or `graph run --json` prints, in the form that peers print."""
     if event.get("error"):
         raise process.PeerError(str(event["error"]))
     phases = event.get("milliseconds", {})
+    if "run" in phases:
+        return {"event": "done", "ms": [phases["run"]]}
     return {"event": "done", "ms": [phases["infer"]], "phases": phases}
 
 
@@ -122,8 +124,10 @@ def all_peers(tools: Tools, place: Place, placement: Placement) -> list[Peer]:
 
     def ours(job: Job) -> list[str]:
         # One cold picture, then as many as are timed; the command answers with the median.
-        repeat = str(job.warmup + job.runs + 1)
-        arguments = ["classify", "--json", "--repeat", repeat, str(job.model.module)]
+        repeat = job.warmup + job.runs + 1
+        if job.model.graph is not None:
+            return models.graph_command(place, job.model, repeat)
+        arguments = ["classify", "--json", "--repeat", str(repeat), str(job.model.module)]
         return [str(place.graphlet), *arguments, str(job.model.picture)]
 
     def ours_in_node(job: Job) -> list[str]:

@@ -157,10 +157,10 @@ def kill_all() -> None:
 
 def session(leader: int) -> list[int]:
     """The processes of a session."""
-    return [pid for pid, words in _processes() if int(words[3]) == leader]
+    return [pid for pid, words in processes() if int(words[3]) == leader]
 
 
-def _processes() -> Iterator[tuple[int, list[str]]]:
+def processes() -> Iterator[tuple[int, list[str]]]:
     """Each process with the fields of its ``stat`` that follow its name."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -12,7 +12,7 @@ def markdown(results: Results) -> str:
     """The whole report."""
     lines = ["# Results", "", *_surroundings(results)]
     for model in results["models"]:
-        lines += ["", f"## {model['title']}", *_model(model)]
+        lines += ["", f"## {model['title']}", *_model(model, results["settings"])]
     if results.get("http"):
         lines += ["", "## Over HTTP", *_http(results)]
     if results.get("operators"):
@@ -61,7 +61,7 @@ def _surroundings(results: Results) -> Iterator[str]:
     )
 
 
-def _model(model: Results) -> Iterator[str]:
+def _model(model: Results, settings: Results) -> Iterator[str]:
     if model.get("reason"):
         yield ""
         yield f"Not measured: {model['reason']}."
@@ -71,6 +71,17 @@ def _model(model: Results) -> Iterator[str]:
     rows = [_row(row) for row in model["rows"]]
     ours = model["rows"][0]
     yield ""
+    if model.get("rounds", settings["rounds"]) != settings["rounds"]:
+        yield f"Processes of each: {model['rounds']}; pictures in each: {model['runs']}."
+        yield ""
+    if model.get("graph"):
+        size, memory = ours.get("bytes", {}).get("model") or 0, model["sizes"]["memory"]
+        yield (
+            f"As a WASM graph (`graphlet graph run`) on seeded noise: its module of "
+            f"{size / 1e6:.0f} MB is larger than what is signed and served. It takes "
+            f"{memory / 1e6:.0f} MB of memory."
+        )
+        yield ""
     if "phases_ms" in ours:
         phases = ours["phases_ms"]
         named = [("decode", "decode"), ("preprocess", "resize and normalise"), ("infer", "graph")]
@@ -81,6 +92,10 @@ def _model(model: Results) -> Iterator[str]:
         yield called + start
         yield ""
     yield from table(head, rows)
+    for row in model["rows"]:
+        for note in row.get("notes", []):
+            yield ""
+            yield f"{row['label']}: {note}."
 
 
 def _row(row: Results) -> list[str]:
@@ -122,22 +137,12 @@ def _http(results: Results) -> Iterator[str]:
     yield (
         f"{http['model']} on {http['picture']}, `graphlet run --instances N`, oha on the same "
         f"machine over loopback, {http['seconds']:g} s each. Requests a second with 2N "
-        "connections, waiting times with N."
+        "connections, waiting times with N. Processor time of server and of oha is for one "
+        "request; idle and stolen (by the hypervisor, for others) are parts of all cores."
     )
     yield ""
-    rows = [
-        [
-            str(step["instances"]),
-            f"{step['requests_per_second']:.1f}",
-            f"{step['requests_per_second'] / http['steps'][0]['requests_per_second']:.2f}",
-            f"{step['p50_ms']:.1f}",
-            f"{step['p99_ms']:.1f}",
-            f"{_mb(step['pss_kb']):.0f}",
-        ]
-        for step in http["steps"]
-    ]
-    head = ["instances", "requests/s", "times one", "p50, ms", "p99, ms", "PSS, MB"]
-    yield from table(head, rows)
+    yield from table(_HTTP_HEAD, [_step(http, step) for step in http["steps"]])
+    yield from _scaling(http)
     further = http.get("further_process_kb")
     if further is not None:
         yield ""
@@ -149,6 +154,51 @@ def _http(results: Results) -> Iterator[str]:
             f"An instance is made, and has answered its first health request, in "
             f"{began['median']:.2f} ms ({began['low']:.2f}-{began['high']:.2f})."
         )
+
+
+_HTTP_HEAD = ["instances", "requests/s", "times one", "p50, ms", "p99, ms", "PSS, MB"]
+_HTTP_HEAD += ["server, ms", "oha, ms", "idle", "stolen"]
+
+
+def _step(http: Results, step: Results) -> list[str]:
+    shares = step.get("shares", {})
+    first = http["steps"][0]["requests_per_second"]
+    return [
+        str(step["instances"]),
+        f"{step['requests_per_second']:.1f}",
+        f"{step['requests_per_second'] / first:.2f}",
+        f"{step['p50_ms']:.1f}",
+        f"{step['p99_ms']:.1f}",
+        f"{_mb(step['pss_kb']):.0f}",
+        *(f"{step[key]:.2f}" if key in step else "" for key in ("server_ms", "generator_ms")),
+        *(f"{shares[key]:.2f}" if key in shares else "" for key in ("idle", "steal")),
+    ]
+
+
+def _scaling(http: Results) -> Iterator[str]:
+    """N cores beside one, and beside processes that share nothing."""
+    if "one_core" not in http or http["scaling"] is None:
+        return
+    most, machine = http["steps"][-1], http["machine"]
+    count, pictures, gmacs = machine["cores"], machine["pictures"], machine.get("gmacs")
+    yield ""
+    yield (
+        f"With one core for all that the server does, {http['one_core']:.1f} requests a second; "
+        f"{count} cores, which oha shares, give {most['requests_per_second']:.1f}: "
+        f"{http['scaling']:.2f} of {count} times one."
+    )
+    text = (
+        f"What the machine allows: {count} processes that share nothing, each on its own core "
+        f"and without HTTP, classify {pictures['all']:.1f} pictures a second, "
+        f"{pictures['scaling']:.2f} of {count} times one ({pictures['one']:.1f})"
+    )
+    if gmacs:
+        text += (
+            f"; multiply-adds on registers alone reach {gmacs['scaling']:.2f} of {count} times one "
+            f"({gmacs['one']:.1f} GMAC/s)"
+        )
+    yield ""
+    yield f"{text}. The server reaches {http['scaling'] / pictures['scaling']:.2f} of the first."
 
 
 def _operators(found: Results) -> Iterator[str]:

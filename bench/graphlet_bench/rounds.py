@@ -46,6 +46,8 @@ class Row:
     rss_kb: int = 0
     pss_kb: int = 0
     comparison: stats.Comparison | None = None
+    #: what failed beside the times, which stand
+    notes: list[str] = field(default_factory=list)
 
     @property
     def medians(self) -> list[float]:
@@ -53,17 +55,40 @@ class Row:
         return [statistics.median(times) for times in self.spawns]
 
 
+def begin(model: Model, peers: Sequence[Peer], tools: Tools) -> list[Row]:
+    """Rows in the order of ``peers``, those with their reasons that cannot run this model."""
+    return [Row(peer, peer.reason(tools, model)) for peer in peers]
+
+
 def measure(
     model: Model,
-    peers: Sequence[Peer],
-    tools: Tools,
+    rows: Sequence[Row],
     placement: Placement,
     settings: Settings,
     say: Callable[[str], None],
     within: Callable[[], bool] = lambda: True,
-) -> list[Row]:
-    """Rows in the order of ``peers``; when ``within`` says no more, peers are left out."""
-    rows = [Row(peer, peer.reason(tools, model)) for peer in peers]
+) -> None:
+    """Fills the rows; when ``within`` says no more, peers are left out.
+
+    Whatever ends this, what was measured until then is in the rows, compared.
+    """
+    try:
+        _measure(model, rows, placement, settings, say, within)
+    finally:
+        for row in rows:
+            if row.reason is None and not row.spawns:
+                row.reason = "stopped before its turn"
+        _compare(model, rows)
+
+
+def _measure(
+    model: Model,
+    rows: Sequence[Row],
+    placement: Placement,
+    settings: Settings,
+    say: Callable[[str], None],
+    within: Callable[[], bool],
+) -> None:
     for turn in range(settings.rounds):
         for row in rows:
             if row.reason is not None:
@@ -79,21 +104,23 @@ def measure(
             if row.reason is None:
                 job = Job(model, 0, 0, "out-cold.f32")
                 say(f"{model.title}: start to first label: {row.peer.label}")
-                _attempt(row, partial(_start, row, job, placement))
+                _attempt(row, partial(_start, row, job, placement), "start to first label")
     for row in rows if settings.memory else ():
         if row.reason is None:
             job = Job(model, _for_samples(row), 2, "out-memory.f32")
             say(f"{model.title}: memory: {row.peer.label}")
-            _attempt(row, partial(_memory, row, job))
-    _compare(model, rows)
-    return rows
+            _attempt(row, partial(_memory, row, job), "memory")
 
 
-def _attempt(row: Row, work: Callable[[], None]) -> None:
+def _attempt(row: Row, work: Callable[[], None], beside: str | None = None) -> None:
+    """A failure is the row's reason; of what is measured ``beside`` the times, a note."""
     try:
         work()
     except PeerError as error:
-        row.reason = str(error)
+        if beside is None:
+            row.reason = str(error)
+        else:
+            row.notes.append(f"{beside}: {error}")
 
 
 def _time(row: Row, job: Job, placement: Placement) -> None:
@@ -150,7 +177,8 @@ def as_json(model: Model, rows: Sequence[Row]) -> dict[str, Any]:
         "title": model.title,
         "picture": model.picture.name,
         "shape": model.shape,
-        "sizes": model.card["model"]["sizes"],
+        "sizes": model.sizes,
+        "graph": model.graph is not None,
         "input_difference": model.input_difference,
         "rows": [_row(model, row, ours) for row in rows],
     }
@@ -165,6 +193,7 @@ def _row(model: Model, row: Row, ours: Row) -> dict[str, Any]:
         "version": peer.version,
         "reason": row.reason,
         "spawns_ms": row.spawns,
+        "notes": row.notes,
     }
     if row.reason is not None or not row.spawns:
         return found

@@ -70,6 +70,8 @@ fn run(code: &Path, folder: &Path, arguments: &[&str]) -> Result<ExitCode> {
     }
     linker.define_unknown_imports_as_traps(&module)?;
     let mut store = Store::new(&engine, wasi);
+    // Reads of more than 128 MiB at once fail otherwise, and models are read so.
+    store.set_hostcall_fuel(usize::MAX);
     let instance = linker.instantiate(&mut store, &module)?;
     let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
     match start.call(&mut store, ()) {
