@@ -2,6 +2,10 @@
 // module that verifies otherwise.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { KeyError, parseKey } from '../src/lib/keys.ts';
 import { authenticClaims, readTrust, type Trust, verify, VerifiedModule } from '../src/lib/index.ts';
@@ -24,6 +28,7 @@ import {
   signed,
   token,
   TRUST,
+  web,
 } from './common.ts';
 
 const GO_PUBLIC = 'ACODERUVFFAWZQDSS6SBIACUA5O6SXF7HJ3YTYXBALHZP3P7R4BUO4J2';
@@ -293,4 +298,51 @@ test('a module that graphlet has signed verifies, and with any byte changed it d
     changed[at] = (changed[at] ?? 0) ^ 4;
     assert.notEqual(await codeOf(() => verify(changed, trust)), 'untrusted_issuer', `byte ${at}`);
   }
+});
+
+test('what this machine revokes, the page refuses as the command does', async (context) => {
+  const [graphlet, name] = [process.env['GRAPHLET'], 'digits/simd128.wasm'];
+  const bytes = built(context, name);
+  if (!bytes) return;
+  assert.ok(graphlet, 'GRAPHLET names the command');
+  const folder = mkdtempSync(path.join(tmpdir(), 'graphlet-trust-'));
+  context.after(() => rmSync(folder, { recursive: true }));
+  const module = path.join(web, 'public', 'models', name);
+  const run = (file: string, given: string[], input = '') => {
+    const env = { ...process.env, GRAPHLET_CONFIG_DIR: folder };
+    return spawnSync(file, given, { env, input, encoding: 'utf8' });
+  };
+  const done = (...given: string[]) => {
+    const ran = run(graphlet, given);
+    assert.equal(ran.status, 0, ran.stderr);
+    return ran.stdout;
+  };
+  // As scripts/web does it.
+  const pageTrust = () => {
+    const told = done('keys', 'list', '--json') + done('inspect', '--json', module);
+    const ran = run(process.execPath, [path.join(web, 'tools', 'trust.mjs')], told);
+    assert.equal(ran.status, 0, ran.stderr);
+    return { trust: readTrust(ran.stdout), warned: ran.stderr };
+  };
+  const verdict = () => /\(([a-z_]+)\)/.exec(run(graphlet, ['verify', module]).stderr)?.[1];
+  done('keys', 'new', '--name', 'stranger');
+  assert.equal(await codeOf(() => verify(bytes, pageTrust().trust)), 'untrusted_issuer');
+  done('keys', 'trust', '--module', module);
+  const { trust, warned } = pageTrust();
+  // Only whom the page needs: the stranger's key stays at home.
+  assert.deepEqual([...trust.issuers.keys()], [(await verify(bytes, trust)).claims?.issuer]);
+  assert.equal(warned, '');
+  for (const [what, code] of [
+    [[], 'revoked_token'],
+    [['--actor'], 'revoked_subject'],
+  ] as const) {
+    done('keys', 'revoke', '--module', module, ...what);
+    assert.equal(verdict(), code);
+    const now = pageTrust();
+    assert.match(now.warned, /is refused here and will be on the page/);
+    // Another module may bring the issuer along.
+    assert.equal(await codeOf(() => verify(bytes, { ...now.trust, issuers: trust.issuers })), code);
+    done('keys', 'unrevoke', '--module', module, ...what);
+  }
+  assert.ok(await verify(bytes, pageTrust().trust));
 });

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use support::{User, tiny_module};
 
@@ -116,6 +116,10 @@ fn what_is_revoked_is_refused_until_that_is_taken_back() {
             assert_eq!(user.inspect("signed.wasm")["verdict"]["code"], code);
             assert_eq!(user.run("verify later.wasm").code == 0, later, "{how}");
             assert_eq!(user.done("keys list").matches(&list).count(), 1);
+            let trust: Value = serde_json::from_str(&user.done("keys list --json")).unwrap();
+            let kind = if by_name == token { "tokens" } else { "subjects" };
+            assert_eq!(trust["revoked"], json!({ kind: [by_name] }));
+            assert_eq!(trust["issuer"][0]["key"], claims["issuer"]);
             user.done(&format!("keys unrevoke {back}"));
             user.done("verify signed.wasm");
             assert!(!user.done("keys list").contains("revoked"));

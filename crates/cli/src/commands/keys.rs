@@ -30,7 +30,7 @@ pub enum Command {
     /// Take a revocation back
     Unrevoke(Revoke),
     /// Show the keys of this machine, who is trusted and what was revoked
-    List,
+    List(List),
 }
 
 /// Arguments of `keys new`.
@@ -85,6 +85,14 @@ pub struct Revoke {
     actor: bool,
 }
 
+/// Arguments of `keys list`.
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Print what trust.toml says as JSON, with the same names
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the command.
 pub fn run(command: &Command) -> Result<ExitCode> {
     match command {
@@ -93,7 +101,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Untrust(args) => untrust(args),
         Command::Revoke(args) => revoke(args),
         Command::Unrevoke(args) => unrevoke(args),
-        Command::List => list(),
+        Command::List(args) => list(args),
     }
 }
 
@@ -180,9 +188,13 @@ fn shown(what: &Revocation) -> String {
     }
 }
 
-fn list() -> Result<ExitCode> {
+fn list(args: &List) -> Result<ExitCode> {
     let trust = TrustFile::load()?;
     let mut out = stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&trust)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     writeln!(out, "trusted issuers ({})", trust::path()?.display())?;
     for issuer in &trust.issuers {
         writeln!(out, "  {}  {}", issuer.key, printable(&issuer.name))?;
