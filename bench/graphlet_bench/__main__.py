@@ -267,11 +267,16 @@ def _http(
         return {"http": {"model": model.name, "reason": tools.reasons["oha"]}}
     try:
         load = http_load.throughput(place, model, small, tools.oha, asked.seconds, say)
-        found: dict[str, Any] = {"http": load}
-        if model.name == "mobilenet_v2":
-            found["requests"] = _requests(asked, place, tools, model, say)
     except ModelError as error:
+        say(f"HTTP: not measured ({error})")
         return {"http": {"model": model.name, "reason": str(error)}}
+    found: dict[str, Any] = {"http": load}
+    if model.name == "mobilenet_v2":
+        try:
+            found["requests"] = _requests(asked, place, tools, model, say)
+        except ModelError as error:
+            say(f"one request at a time: not measured ({error})")
+            found["requests_reason"] = str(error)
     return found
 
 

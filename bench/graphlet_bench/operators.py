@@ -37,6 +37,7 @@ def measure(
     folder = place.work / "operators"
     folder.mkdir(exist_ok=True)
     module = folder / "operators.wasm"
+    say("operators: building the library")
     models.graphlet(place, "operators", "--quiet", "-o", str(module))
     cases = _write_cases(folder)
     timed = ["--realtime", process.REALTIME_PRIORITY] if placement.realtime else []

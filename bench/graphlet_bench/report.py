@@ -17,6 +17,9 @@ def markdown(results: Results) -> str:
         lines += ["", "## Over HTTP", *_http(results)]
     if results.get("operators"):
         lines += ["", "## The operator library", *_operators(results["operators"])]
+    for part in ("requests", "kernels"):
+        if f"{part}_reason" in results:
+            lines += ["", f"Not measured: {part}: {results[f'{part}_reason']}."]
     if results.get("kernels"):
         lines += ["", "## Kernels", *_kernels(results["kernels"])]
     lines += ["", "## Targets", *_targets(results["targets"])]
