@@ -1,4 +1,5 @@
 //! The embedded model's component behind a port, and a client that sends what no library would.
+#![allow(dead_code, reason = "tests and the example use their part")]
 
 use std::{
     collections::BTreeMap,
@@ -78,15 +79,18 @@ impl Server {
     /// The one of this process.
     pub fn get() -> &'static Result<Self, String> {
         static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
-        SERVER.get_or_init(|| build(GuestKind::Component).map(|bytes| Self::start(bytes).unwrap()))
+        SERVER.get_or_init(|| {
+            let bytes = build(GuestKind::Component)?;
+            Ok(Self::start(&Engine::default(), bytes).unwrap())
+        })
     }
 
-    fn start(bytes: Vec<u8>) -> Result<Self> {
-        let engine = Engine::default();
-        let component = Component::new(&engine, &bytes)?;
+    /// Serves a component on a free port, a fresh instance for each request.
+    pub fn start(engine: &Engine, bytes: Vec<u8>) -> Result<Self> {
+        let component = Component::new(engine, &bytes)?;
         let shape = component.component_type();
-        let imports = shape.imports(&engine).map(|(name, _)| name.to_owned()).collect();
-        let mut linker = Linker::<State>::new(&engine);
+        let imports = shape.imports(engine).map(|(name, _)| name.to_owned()).collect();
+        let mut linker = Linker::<State>::new(engine);
         // The world `wasi:http/proxy` and nothing beyond it, as `wasmtime serve` gives it.
         wasmtime_wasi_http::p2::add_to_linker_async(&mut linker)?;
         let pre = Arc::new(ProxyPre::new(linker.instantiate_pre(&component)?)?);
@@ -117,14 +121,13 @@ impl Server {
 
     /// Sends a request with its length.
     pub fn send(&self, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut head = self.head(method, target, fields);
-        head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
-        self.exchange(&head, body, false).unwrap()
+        send(self.address, method, target, fields, body).unwrap()
     }
 
     /// Sends a picture in chunks of 64 KiB.
     pub fn send_in_chunks(&self, target: &str, body: &[u8]) -> Answer {
-        let head = self.head("PUT", target, &[("transfer-encoding", "chunked")]) + "\r\n";
+        let fields = [("transfer-encoding", "chunked")];
+        let head = head(self.address, "PUT", target, &fields) + "\r\n";
         let mut chunked = Vec::new();
         for chunk in body.chunks(64 << 10) {
             chunked.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
@@ -132,38 +135,51 @@ impl Server {
             chunked.extend_from_slice(b"\r\n");
         }
         chunked.extend_from_slice(b"0\r\n\r\n");
-        self.exchange(&head, &chunked, false).unwrap()
+        exchange(self.address, &head, &chunked, false).unwrap()
     }
 
     /// Promises a whole picture and hangs up in the middle of it; `None` without an answer.
     pub fn send_cut_short(&self, target: &str, body: &[u8]) -> Option<Answer> {
-        let mut head = self.head("PUT", target, &[]);
+        let mut head = head(self.address, "PUT", target, &[]);
         head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
-        self.exchange(&head, &body[..body.len() / 2], true)
+        exchange(self.address, &head, &body[..body.len() / 2], true)
     }
+}
 
-    fn head(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> String {
-        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", self.address);
-        for (name, value) in fields.iter().chain(&[("connection", "close")]) {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head
-    }
+/// Sends a request with its length over a connection of its own; `None` without an answer.
+pub fn send(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    fields: &[(&str, &str)],
+    body: &[u8],
+) -> Option<Answer> {
+    let mut head = head(address, method, target, fields);
+    head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+    exchange(address, &head, body, false)
+}
 
-    fn exchange(&self, head: &str, body: &[u8], hangs_up: bool) -> Option<Answer> {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        // A server that has refused the body may have stopped to read it.
-        let _ = stream.write_all(body);
-        if hangs_up {
-            let _ = stream.shutdown(Shutdown::Write);
-        }
-        let mut bytes = Vec::new();
-        // What was sent in vain may break the connection after the answer.
-        let _ = stream.read_to_end(&mut bytes);
-        parse(&bytes)
+fn head(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)]) -> String {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\n");
+    for (name, value) in fields.iter().chain(&[("connection", "close")]) {
+        head.push_str(&format!("{name}: {value}\r\n"));
     }
+    head
+}
+
+fn exchange(address: SocketAddr, head: &str, body: &[u8], hangs_up: bool) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    // A server that has refused the body may have stopped to read it.
+    let _ = stream.write_all(body);
+    if hangs_up {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    let mut bytes = Vec::new();
+    // What was sent in vain may break the connection after the answer.
+    let _ = stream.read_to_end(&mut bytes);
+    parse(&bytes)
 }
 
 /// Splits an answer; its end is the connection's.
