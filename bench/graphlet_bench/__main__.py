@@ -159,6 +159,11 @@ def measure(asked: argparse.Namespace, results: dict[str, Any]) -> None:
     )
     tools = Tools(ROOT, cache / "bench", say, install=not asked.quick)
     tools.set_up()
+    if not (asked.quick or asked.no_kernels):
+        say("building the kernels' bench")
+        with contextlib.suppress(kernels.KernelError):
+            # What is wrong shows when it is run.
+            kernels.build(ROOT)
     shared = Path(os.environ.get("GRAPHLET_SHARED") or ROOT.parent / "shared")
     litert = tools.python / "bin/python" if "litert" not in tools.reasons else None
     work = ROOT / "build" / "bench"

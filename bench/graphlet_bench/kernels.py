@@ -19,17 +19,24 @@ def command(*arguments: str) -> list[str]:
     return [*start, *(["--", *arguments] if arguments else [])]
 
 
+def build(root: Path) -> None:
+    """Compiles the bench, so that it only runs later; raises KernelError."""
+    _run(root, [*command(), "--no-run"])
+
+
 def measure(root: Path, before: list[str]) -> dict[str, float]:
     """Each class of layers with its share of the native loop; ``before`` pins the bench."""
-    built = [*command(), "--no-run"]
-    for arguments in (built, [*before, *command()]):
-        done = subprocess.run(arguments, cwd=root, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise KernelError((done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300])
-    found = parse(done.stdout)
+    found = parse(_run(root, [*before, *command()]))
     if not found:
         raise KernelError("it printed no class of layers")
     return found
+
+
+def _run(root: Path, arguments: list[str]) -> str:
+    done = subprocess.run(arguments, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise KernelError((done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300])
+    return done.stdout
 
 
 def parse(text: str) -> dict[str, float]:
