@@ -1,9 +1,12 @@
-//! Writes the convolution strips as a wasm object for builds with SIMD, and has cargo link it.
+//! Writes the inner loops of convolutions as a wasm object for builds with SIMD, and has cargo link
+//! it.
 //!
 //! From Rust they reach four fifths of their speed: LLVM orders their instructions for a machine
 //! that it knows nothing of, and the engine's register allocator then spills. `build/strip.rs` says
 //! what order they need.
 
+#[path = "build/depthwise.rs"]
+mod depthwise;
 #[path = "build/object.rs"]
 mod object;
 #[path = "build/strip.rs"]
@@ -23,12 +26,16 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     if env::var("CARGO_CFG_TARGET_ARCH")? != "wasm32" || !has("simd128") {
         return Ok(());
     }
-    let object = object::write(&strip::functions(has("relaxed-simd")));
+    let relaxed = has("relaxed-simd");
+    let mut functions = strip::functions(relaxed);
+    functions.extend(depthwise::functions(relaxed));
+    let object = object::write(&functions);
     let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
-    // `src/strip_wasm.rs` compares it with the structure that it is compiled with: cargo, which goes by
+    // The crate compares these with the structures that it is compiled with: cargo, which goes by
     // the age of files, may take a library that another checkout has left for this one's.
     fs::write(folder.join("strip_fields.rs"), format!("{:?}", strip::FIELDS))?;
-    let names = strip::NAMES.map(|(name, _)| name);
+    fs::write(folder.join("depthwise_fields.rs"), format!("{:?}", depthwise::FIELDS))?;
+    let names: Vec<&str> = functions.iter().map(|(name, _)| *name).collect();
     fs::write(folder.join(format!("lib{LIBRARY}.a")), object::archive(&object, &names)?)?;
     println!("cargo::rustc-link-search=native={}", folder.display());
     println!("cargo::rustc-link-lib=static={LIBRARY}");

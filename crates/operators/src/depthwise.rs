@@ -8,7 +8,7 @@
 use crate::KernelError;
 use crate::activation;
 use crate::conv::{ConvBuffers, at};
-use crate::depthwise_in_place::{Plane, reads_in_place};
+use crate::depthwise_in_place::{self, Planes, reads_in_place};
 use crate::gather::Padded;
 use crate::geometry::{Clamp, Conv2d};
 use crate::scratch::{self, LINE};
@@ -27,15 +27,22 @@ pub(crate) unsafe fn depthwise(conv: &Conv2d, buffers: ConvBuffers) -> Result<()
     if reads_in_place(conv) {
         return scratch::with(conv.columns.input, |zeros| {
             zeros[..conv.columns.input].fill(0.0);
-            for plane in 0..conv.batch * conv.groups {
-                // SAFETY: the caller's promise for this plane; `zeros` is one input row.
+            // A curve's pass finds a plane's outputs in a cache.
+            let count = if conv.activation.is_curve() { 1 } else { conv.groups };
+            for first in (0..conv.batch * conv.groups).step_by(count) {
+                // SAFETY: the caller's promise for these planes; `zeros` is one input row.
                 unsafe {
-                    let plane = Plane::new(conv, buffers, plane, zeros.as_ptr());
+                    let planes = Planes::new(conv, buffers, first, count, zeros.as_ptr());
                     match conv.columns.stride {
-                        1 => plane.stride_1(),
-                        _ => plane.stride_2(),
+                        1 => depthwise_in_place::by_1(&planes),
+                        _ => depthwise_in_place::by_2(&planes),
                     }
-                    activation::finish(&conv.activation, plane.y, conv.output_plane());
+                    let outputs = conv.output_plane();
+                    activation::finish(
+                        &conv.activation,
+                        buffers.y.add(first * outputs),
+                        count * outputs,
+                    );
                 }
             }
         });
