@@ -11,7 +11,10 @@ use guest_toolchain::GuestToolchain;
 use model_spec::SimdLevel;
 use sha2::{Digest as _, Sha256};
 
-use crate::{BuildError, Home};
+use crate::{
+    BuildError, Home,
+    kept::{self, Library},
+};
 
 /// What a module is to its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +113,8 @@ impl GuestKind {
 const SOURCES: [&str; 5] =
     ["Cargo.toml", "Cargo.lock", "crates/operators", "crates/tensor", "crates/tvm-graph-rt"];
 
-/// The linkable guest, built if it is not kept already.
+/// The linkable guest, built if it is not kept already. It stays where it is as long as it is
+/// held; libraries that nobody used for long are removed when another one is kept.
 ///
 /// # Errors
 /// [`BuildError::Guest`] when it does not compile; reading and writing errors.
@@ -119,12 +123,14 @@ pub fn library(
     toolchain: &GuestToolchain,
     kind: GuestKind,
     simd: SimdLevel,
-) -> Result<PathBuf, BuildError> {
+) -> Result<Library, BuildError> {
     let key = key(home.root(), toolchain, kind, simd)?;
     let folder = home.cache().join("guest");
     let kept = folder.join(format!("{}-{}-{key}.a", kind.as_str(), simd.as_str()));
-    if kept.is_file() {
-        return Ok(kept);
+    let hold =
+        || Library::hold(&kept).map_err(|source| BuildError::Read { path: kept.clone(), source });
+    if let Some(library) = hold()? {
+        return Ok(library);
     }
     let write = |path: &Path| {
         let path = path.to_path_buf();
@@ -135,10 +141,11 @@ pub fn library(
     let lock_path = folder.join("lock");
     let lock = File::create(&lock_path).map_err(write(&lock_path))?;
     lock.lock().map_err(write(&lock_path))?;
-    if kept.is_file() {
-        return Ok(kept);
+    if let Some(library) = hold()? {
+        return Ok(library);
     }
     let target_dir = folder.join("target");
+    kept::prune_target(&target_dir, kept::MAX_TARGET_BYTES).map_err(write(&target_dir))?;
     let root = home.root();
     leave_other_checkouts(root, toolchain, &target_dir)?;
     compile(root, toolchain, kind, simd, &target_dir)?;
@@ -148,12 +155,19 @@ pub fn library(
         return Err(BuildError::Guest { stderr });
     }
     let built = target_dir.join(kind.target()).join("guest").join(kind.library());
-    let partial = tempfile::NamedTempFile::new_in(&folder).map_err(write(&folder))?;
+    let partial = tempfile::Builder::new().prefix(kept::PARTIAL).tempfile_in(&folder);
+    let partial = partial.map_err(write(&folder))?;
     fs::copy(&built, partial.path()).map_err(write(&kept))?;
     partial
         .persist(&kept)
         .map_err(|error| BuildError::Write { path: kept.clone(), source: error.error })?;
-    Ok(kept)
+    let library = hold()?.ok_or_else(|| {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        BuildError::Read { path: kept.clone(), source }
+    })?;
+    // What cannot be removed now is so when the next library is kept.
+    kept::prune(&folder, kept::MAX_LIBRARY_BYTES).ok();
+    Ok(library)
 }
 
 /// The checkout whose crates `target_dir` holds, as the file in it says.

@@ -3,7 +3,7 @@
 //! The steps, each a file here: the compiler package turns ONNX into `graph.json`,
 //! `graph.params` and `libgraph_wasm32.a` ([`compiler`]); the guest (an actor or a WASI command
 //! with the graph runtime and the kernels) is a static library that is built once and kept
-//! ([`guest`]); graph, weights, spec and labels become one data symbol (`object`); the linker
+//! ([`guest`], [`Library`]); graph, weights, spec and labels become one data symbol (`object`); the linker
 //! joins the three (`link`); an actor or component is then run until its model is loaded, and written
 //! down as it stands (`preinit`); a component's module is wrapped at last (`component`). No Rust is
 //! compiled for a second model.
@@ -15,6 +15,7 @@ mod error;
 pub mod guest;
 mod home;
 mod join;
+mod kept;
 mod layers;
 mod link;
 mod object;
@@ -29,6 +30,7 @@ pub use error::BuildError;
 pub use guest::GuestKind;
 pub use guest_toolchain::GuestToolchain;
 pub use home::Home;
+pub use kept::Library;
 pub use layers::{LAYERS_SECTION, Layer};
 pub use model_spec::SimdLevel;
 pub use operator::{Operator, OperatorInput, OperatorOptions, build_operator};

@@ -10,7 +10,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tracing::debug;
@@ -20,6 +20,12 @@ use crate::checksum::{self, Data, TRAILER_BYTES, read_at, trailer};
 
 // Machine code and weights of twenty large models; older files go first.
 const MAX_CACHE_BYTES: u64 = 4 << 30;
+
+// Writing takes a second; nobody who still lives writes for so long.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// What the names of files begin with that are not whole yet.
+const PARTIAL: &str = ".new-";
 
 /// A directory of compiled code.
 #[derive(Debug)]
@@ -104,27 +110,41 @@ impl CodeCache {
         Entry { cache: self, path: self.dir.join(name + ".cwasm") }
     }
 
-    /// Removes the files that were used longest ago until the rest fits. Files in use stay
-    /// mapped where they are.
+    /// Removes the files that were used longest ago until the rest fits, and those that processes
+    /// left which were killed while they wrote. Files in use stay mapped where they are; who finds
+    /// one gone compiles. Other processes may do the same meanwhile.
     fn prune(&self, max_bytes: u64) -> io::Result<()> {
         let mut files = Vec::new();
         for file in fs::read_dir(&self.dir)? {
             let file = file?;
-            if file.path().extension().is_some_and(|extension| extension == "cwasm") {
-                let metadata = file.metadata()?;
-                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                files.push((used, metadata.len(), file.path()));
+            let path = file.path();
+            let Some(metadata) = unless_gone(file.metadata())? else { continue };
+            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            if path.extension().is_some_and(|extension| extension == "cwasm") {
+                files.push((used, metadata.len(), path));
+            } else if file.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes())
+                && used.elapsed().is_ok_and(|age| age > ABANDONED)
+            {
+                unless_gone(fs::remove_file(path))?;
             }
         }
         files.sort_unstable_by(|a, b| b.cmp(a));
-        let mut total = 0;
+        let mut total = 0_u64;
         for (_, bytes, path) in files {
-            total += bytes;
+            total = total.saturating_add(bytes);
             if total > max_bytes {
-                fs::remove_file(path)?;
+                unless_gone(fs::remove_file(path))?;
             }
         }
         Ok(())
+    }
+}
+
+/// `None` for what another process has removed.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }
 
@@ -186,7 +206,7 @@ impl Entry<'_> {
             |action| move |source| CacheError::Io { action, path: self.path.clone(), source };
         // Mode 0600 is what `tempfile` gives. No fsync: after a power cut the checksum tells.
         let mut file = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(PARTIAL)
             .tempfile_in(&self.cache.dir)
             .map_err(fail("create"))?;
         file.write_all(code).map_err(fail("write"))?;
@@ -323,18 +343,75 @@ fn permission_fault(_metadata: &fs::Metadata, _sticky_will_do: bool) -> Option<&
 mod tests {
     use super::*;
 
+    /// A file of 100 bytes that was used `ago` seconds ago.
+    fn put(dir: &Path, name: &str, ago: u64) -> PathBuf {
+        let path = dir.join(name);
+        fs::write(&path, [0; 100]).unwrap();
+        let time = SystemTime::now() - Duration::from_secs(ago);
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        path
+    }
+
     #[test]
     fn the_oldest_entries_leave_a_full_cache() {
         let dir = tempfile::tempdir().unwrap();
         let cache = CodeCache::open(dir.path()).unwrap();
-        for (index, name) in ["old", "middle", "new"].into_iter().enumerate() {
-            let path = dir.path().join(format!("{name}.cwasm"));
-            fs::write(&path, [0; 100]).unwrap();
-            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1 + index as u64);
-            File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        for (name, ago) in [("old.cwasm", 9), ("middle.cwasm", 6), ("new.cwasm", 3)] {
+            put(dir.path(), name, ago);
         }
         cache.prune(250).unwrap();
         let exists = |name: &str| dir.path().join(name).exists();
         assert!(!exists("old.cwasm") && exists("middle.cwasm") && exists("new.cwasm"));
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_removed_and_what_is_being_written_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path()).unwrap();
+        let left = put(dir.path(), ".new-left", 2 * ABANDONED.as_secs());
+        let written = put(dir.path(), ".new-now", 0);
+        let foreign = put(dir.path(), "foreign", 2 * ABANDONED.as_secs());
+        cache.prune(0).unwrap();
+        assert!(!left.exists() && written.exists() && foreign.exists());
+    }
+
+    #[test]
+    fn several_processes_may_clean_up_at_the_same_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let caches = [(); 3].map(|()| CodeCache::open(dir.path()).unwrap());
+        for round in 0..20 {
+            for file in 0..20 {
+                put(dir.path(), &format!("{round}-{file}.cwasm"), file);
+            }
+            let pruned = std::thread::scope(|scope| {
+                let threads = caches.each_ref().map(|cache| scope.spawn(|| cache.prune(500)));
+                threads.map(|thread| thread.join().unwrap().is_ok())
+            });
+            assert_eq!(pruned, [true; 3]);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
+        }
+    }
+
+    #[test]
+    fn code_that_is_mapped_outlives_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path()).unwrap();
+        let engine = wasmtime::Engine::default();
+        let entry = cache.entry(&[7; 32]);
+        let data = "weights ".repeat(2000);
+        let text = format!(
+            "(module (memory (export \"m\") 1) (data (i32.const 8) \"{data}\")
+               (func (export \"f\") (result i32) (i32.load8_u (i32.const 15008))))"
+        );
+        let code = engine.precompile_module(&wat::parse_str(text).unwrap()).unwrap();
+        entry.write(&code).unwrap();
+        let (module, unchecked) = entry.load(&engine).unwrap();
+        cache.prune(0).unwrap();
+        assert!(matches!(entry.load(&engine), Err(CacheError::Absent)));
+        unchecked.check().unwrap();
+        let mut store = wasmtime::Store::new(&engine, ());
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let f = instance.get_typed_func::<(), i32>(&mut store, "f").unwrap();
+        assert_eq!(f.call(&mut store, ()).unwrap(), i32::from(b'w'));
     }
 }
