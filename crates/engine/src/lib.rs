@@ -4,9 +4,10 @@
 //! life as a [`Sandbox`], which bounds its memory, its stack and its time. What the module may
 //! import and what its exports mean is for the rooms above.
 //!
-//! Unsafe code lives here, with its proofs: mapping compiled code (`cache`) and protecting the
-//! poll page (`page`).
+//! Unsafe code lives here, with its proofs: mapping compiled code (`cache`), having its pages
+//! mapped ahead of their use (`ahead`), and protecting the poll page (`page`).
 
+mod ahead;
 mod cache;
 mod checksum;
 mod config;

@@ -14,6 +14,7 @@ use wasmtime::{Instance, InstancePre, Store, StoreContextMut, Trap, UpdateDeadli
 
 use crate::{
     Engine, Interruption, Limiter, Limits,
+    ahead::PagesAhead,
     deadline::Guarded,
     instrument::{POLL_MEMORY, START_FUNCTION},
     page::PollPage,
@@ -28,7 +29,8 @@ pub struct Guest<T> {
 
 /// An instance that can be entered again and again until it traps.
 pub struct Sandbox<T: 'static> {
-    // Declared before the store, so that nothing is left that could name its page.
+    // Declared before the store, so that nothing is left that could name its pages.
+    pages_ahead: Option<PagesAhead>,
     stopper: Stopper,
     store: Store<Guest<T>>,
     instance: Instance,
@@ -125,7 +127,8 @@ impl<T: 'static> Sandbox<T> {
                 }
                 let stopper = Stopper::Page(page);
                 let engine = engine.clone();
-                let mut sandbox = Self { stopper, store, instance, engine, spent: false };
+                let mut sandbox =
+                    Self { pages_ahead: None, stopper, store, instance, engine, spent: false };
                 sandbox.enter(deadline, |mut store, instance| {
                     match instance.get_func(&mut store, START_FUNCTION) {
                         Some(start) => start.typed::<(), ()>(&store)?.call(store, ()),
@@ -154,12 +157,12 @@ impl<T: 'static> Sandbox<T> {
                 drop(alarm);
                 let engine = engine.clone();
                 let stopper = Stopper::Epoch(rang);
-                Ok(Self { stopper, store, instance, engine, spent: false })
+                Ok(Self { pages_ahead: None, stopper, store, instance, engine, spent: false })
             }
             Interruption::Never => {
                 let instance = instantiate(pre, &mut store)?;
                 let (stopper, engine) = (Stopper::Never, engine.clone());
-                Ok(Self { stopper, store, instance, engine, spent: false })
+                Ok(Self { pages_ahead: None, stopper, store, instance, engine, spent: false })
             }
         }
     }
@@ -222,6 +225,17 @@ impl<T: 'static> Sandbox<T> {
     /// The caller's data, to change between calls.
     pub fn data_mut(&mut self) -> &mut T {
         &mut self.store.data_mut().data
+    }
+
+    /// Has the data in the guest's linear memory named `memory` mapped by another thread, so that
+    /// the guest finds it without a page fault. Worth a thread where the guest is about to look at
+    /// all of it; without effect where the system cannot.
+    pub fn map_ahead(&mut self, memory: &str) {
+        if let Some(memory) = self.instance.get_memory(&mut self.store, memory) {
+            let start = memory.data_ptr(&self.store).addr();
+            let end = start.saturating_add(memory.data_size(&self.store));
+            self.pages_ahead = PagesAhead::start(start..end);
+        }
     }
 
     /// Bytes of the guest's linear memory named `name`, as it stands.

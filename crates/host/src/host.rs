@@ -12,16 +12,14 @@ use std::{
 };
 
 use claims::{Claims, Policy, SignedModule, VerifiedModule, VerifyError};
-use engine::{
-    CompileError, Compiled, Engine, EngineError, EngineOptions, Interruption, Limits, Pool,
-};
+use engine::{CompileError, Engine, EngineError, EngineOptions, Interruption, Limits, Pool};
 use tracing::{info, warn};
 
 use crate::{
     Isolation,
     actor::Actor,
     confirm::{Confirmation, Unconfirmed},
-    instance::{Instance, ModuleError, Template},
+    instance::{Instance, Kept, ModuleError, Template},
     limits,
     provider::{ActorHandle, ActorService, CallError, CapabilityProvider, Link, ProviderError},
     recheck::{Stopping, recheck_until_stopped},
@@ -293,8 +291,8 @@ impl Host {
     ) -> Result<Arc<Actor>, LoadError> {
         let engine = &self.inner.engine;
         let module = Arc::new(module);
-        if let Some((found, confirmation)) = self.ahead(&module) {
-            let template = Template::ahead(engine, &found, &module, options)?;
+        if let Some((kept, confirmation)) = self.ahead(&module) {
+            let template = Template::ahead(engine, &kept, &module, options)?;
             let actor = self.start(template, module.claims(), options)?;
             match confirmation.wait() {
                 Ok(digest) => {
@@ -333,20 +331,22 @@ impl Host {
     ) -> Result<Instance, LoadError> {
         let engine = &self.inner.engine;
         let module = Arc::new(module);
-        let Some((found, confirmation)) = self.ahead(&module) else {
+        let Some((kept, confirmation)) = self.ahead(&module) else {
             let module = module.verified().map_err(LoadError::Refused)?;
             return self.instance(&module, options);
         };
-        let instance = Template::ahead(engine, &found, &module, options)?.instance()?;
+        let instance = Template::ahead(engine, &kept, &module, options)?.instance()?;
         Ok(instance.pending(confirmation, module, engine, options))
     }
 
     /// Code that was made earlier of the module that a file's tokens speak of, and what goes on
     /// meanwhile; `None` when there is none, and for unsigned modules.
-    fn ahead(&self, module: &Arc<SignedModule>) -> Option<(Compiled, Confirmation)> {
+    fn ahead(&self, module: &Arc<SignedModule>) -> Option<(Kept, Confirmation)> {
+        let begin = Instant::now();
         let found = self.inner.engine.find(module.code_hash()?.as_bytes())?;
+        let kept = Kept { compiled: found.compiled, took: begin.elapsed() };
         let confirmation = Confirmation::start(module, found.data)?;
-        Some((found.compiled, confirmation))
+        Some((kept, confirmation))
     }
 
     fn start(

@@ -60,6 +60,12 @@ pub(crate) struct Template {
     pub(crate) environment: Arc<Environment>,
 }
 
+/// Code that was made earlier, and how long it took to find and map it.
+pub(crate) struct Kept {
+    pub(crate) compiled: Compiled,
+    pub(crate) took: Duration,
+}
+
 impl Template {
     /// Compiles the module and checks what it imports and exports.
     pub(crate) fn new(
@@ -83,14 +89,19 @@ impl Template {
     /// The template of code that the cache had for a module whose file is still being hashed.
     pub(crate) fn ahead(
         engine: &Engine,
-        compiled: &Compiled,
+        kept: &Kept,
         module: &SignedModule,
         options: &LoadOptions,
     ) -> Result<Self, ModuleError> {
         let claimed = module.claims().map(|claims| claims.capabilities.clone());
         let identity = identity::of_signed(module);
-        debug!(actor.name = %identity.name, "Kept code begins while the module is hashed");
-        Self::of(engine, compiled, identity, claimed.unwrap_or_default(), options)
+        debug!(
+            actor.name = %identity.name,
+            cached = true,
+            code_ms = whole_ms(kept.took),
+            "Kept code begins while the module is hashed"
+        );
+        Self::of(engine, &kept.compiled, identity, claimed.unwrap_or_default(), options)
     }
 
     fn of(
@@ -133,6 +144,10 @@ impl Template {
         let sandbox = Sandbox::new(&self.engine, &self.pre, self.limits, state, deadline)
             .map_err(Ending::Stop)?;
         let mut instance = Instance { sandbox, standing: Standing::Confirmed };
+        if warm {
+            // Soon to be looked at, all of it, by the warm-up or the first request.
+            instance.sandbox.map_ahead(MEMORY);
+        }
         instance.initialise(deadline)?;
         let health = wire::HealthRequest { placeholder: true };
         let health = wire::encode(&health).map_err(|error| Ending::Guest(error.to_string()))?;
