@@ -15,7 +15,7 @@ use crate::DataType;
 #[non_exhaustive]
 pub enum JsonError {
     /// Not JSON, or not the JSON that it should be.
-    #[error("the input is not a list of tensors: {0}")]
+    #[error("the input is not a list of tensors")]
     Json(#[from] serde_json::Error),
     /// `dim-size` and `shape` contradict each other.
     #[error("tensor {index}: dim-size is {dim_size}, but shape has {rank} extents")]
@@ -38,7 +38,7 @@ pub enum JsonError {
         actual: usize,
     },
     /// Impossible extents.
-    #[error("tensor {index}: {source}")]
+    #[error("tensor {index}")]
     Shape {
         /// Which tensor, counted from 1.
         index: usize,
@@ -230,7 +230,7 @@ mod tests {
             (r#"[{"input-data": ["1"], "dim-size": 1, "shape": [1]}]"#, DataType::Fp32, "no FP32"),
             (r#"[{"input-data": [null], "dim-size": 1, "shape": [1]}]"#, DataType::Int8, "no INT8"),
         ] {
-            let error = read(text, dtype).unwrap_err().to_string();
+            let error = format!("{:#}", anyhow::Error::from(read(text, dtype).unwrap_err()));
             assert!(error.contains(expected), "{text}: {error}");
         }
     }

@@ -7,13 +7,14 @@ mod json;
 
 use std::{
     fs,
-    io::{Write as _, stdout},
+    io::{ErrorKind, Write as _, stdout},
     path::PathBuf,
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Parser, ValueEnum};
+use json::Input;
 use tensor::{Shape, Tensor};
 use wasm_runtime::{GraphError, GraphOptions, Operator, OperatorLibrary};
 
@@ -58,6 +59,33 @@ enum OpType {
     EqualCount,
 }
 
+impl OpType {
+    fn operator(self) -> Operator {
+        match self {
+            OpType::Add => Operator::Add,
+            OpType::Mul => Operator::Mul,
+            OpType::Argmax => Operator::Argmax,
+            OpType::EqualCount => Operator::EqualCount,
+        }
+    }
+
+    /// Refuses more or fewer tensors than it takes, and an axis where none is looked along.
+    fn check(self, input: &Input) -> Result<()> {
+        let (takes, expected) = match self {
+            OpType::Argmax => ("one tensor", 1),
+            OpType::Add | OpType::Mul | OpType::EqualCount => ("two tensors", 2),
+        };
+        let count = input.tensors.len();
+        if count != expected {
+            return Err(anyhow!("{self:?} takes {takes}, not {count}"));
+        }
+        if input.axis.is_some() && self != OpType::Argmax {
+            return Err(anyhow!("{self:?} looks along no axis: `axis` is for Argmax"));
+        }
+        Ok(())
+    }
+}
+
 /// The types that the library computes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "UPPERCASE")]
@@ -80,19 +108,27 @@ impl DataType {
 /// What went wrong, and whose it is to mend.
 enum Failure {
     Usage(anyhow::Error),
+    /// What was named is no operator library.
+    Library(anyhow::Error),
     Failed(anyhow::Error),
 }
 
 fn main() -> ExitCode {
-    let (error, code) = match run(&Args::parse()) {
+    let (error, hint, code) = match run(&Args::parse()) {
         Ok(text) => match writeln!(stdout(), "{text}") {
             Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => (error.into(), 1),
+            // Whoever reads the output has enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return ExitCode::FAILURE,
+            Err(error) => (error.into(), None, 1),
         },
-        Err(Failure::Usage(error)) => (error, 2),
-        Err(Failure::Failed(error)) => (error, 1),
+        Err(Failure::Usage(error)) => (error, None, 2),
+        Err(Failure::Library(error)) => (error, Some("graphlet operators -o operators.wasm"), 2),
+        Err(Failure::Failed(error)) => (error, None, 1),
     };
     eprintln!("error: {error:#}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
     ExitCode::from(code)
 }
 
@@ -107,6 +143,7 @@ fn run(args: &Args) -> Result<String, Failure> {
         }
     };
     let mut input = json::read(&text, args.data_type).map_err(|error| usage(error.into()))?;
+    args.op_type.check(&input).map_err(usage)?;
     if let Some(axis) = input.axis {
         let scalar = Shape::new([]).map_err(|error| Failure::Failed(error.into()))?;
         let axis = Tensor::copy_of(scalar, &[axis]);
@@ -115,20 +152,14 @@ fn run(args: &Args) -> Result<String, Failure> {
     let path = args.library.display();
     let module = fs::read(&args.library)
         .with_context(|| format!("cannot read the operator library {path}"))
-        .map_err(usage)?;
+        .map_err(Failure::Library)?;
     let mut library = OperatorLibrary::load(&module, &GraphOptions::default())
         .with_context(|| format!("{path} is no operator library"))
-        .map_err(usage)?;
-    let operator = match args.op_type {
-        OpType::Add => Operator::Add,
-        OpType::Mul => Operator::Mul,
-        OpType::Argmax => Operator::Argmax,
-        OpType::EqualCount => Operator::EqualCount,
-    };
+        .map_err(Failure::Library)?;
     let views: Vec<_> = input.tensors.iter().map(Tensor::view).collect();
-    let result = library.run(operator, &views).map_err(|error| match error {
-        // What the library says about tensors, or too many of them.
-        GraphError::Refused { .. } | GraphError::UnknownIndex { .. } => usage(error.into()),
+    let result = library.run(args.op_type.operator(), &views).map_err(|error| match error {
+        // What the library says about the tensors.
+        GraphError::Refused { .. } => usage(error.into()),
         error => Failure::Failed(error.into()),
     })?;
     json::write(result.view()).map_err(|error| Failure::Failed(error.into()))

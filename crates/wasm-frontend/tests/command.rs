@@ -112,6 +112,9 @@ fn what_is_wrong_is_told_in_one_line_with_exit_code_2() {
     let many =
         json!([tensor(&json!([1]), &[1]), tensor(&json!([1]), &[1]), tensor(&json!([1]), &[1])]);
     let many = many.to_string();
+    let mut along = tensor(&json!([1]), &[1]);
+    along["axis"] = json!(0);
+    let along = json!([along, tensor(&json!([1]), &[1])]).to_string();
     let empty = json!([tensor(&json!([]), &[0])]).to_string();
     for (arguments, expected) in [
         (&["-o", "Sub", "-I", &good][..], "Sub"),
@@ -121,7 +124,10 @@ fn what_is_wrong_is_told_in_one_line_with_exit_code_2() {
         (&["-d", "INT8", "-I", r#"[{"input-data": [200], "dim-size": 1, "shape": [1]}]"#], "INT8"),
         (&["-I", &three], "do not broadcast"),
         (&["-I", &one], "takes two tensors, not 1"),
-        (&["-I", &many], "operands"),
+        (&["-I", &many], "Add takes two tensors, not 3"),
+        (&["-I", "[]"], "Add takes two tensors, not 0"),
+        (&["-o", "Argmax", "-I", &good], "Argmax takes one tensor, not 2"),
+        (&["-I", &along], "`axis` is for Argmax"),
         (&["-o", "Argmax", "-I", &empty], "no elements"),
         (&["-i", "/nowhere/inputs.json"], "/nowhere/inputs.json"),
         (&["-I", &good, "-i", "x.json"], "cannot be used with"),
@@ -130,11 +136,12 @@ fn what_is_wrong_is_told_in_one_line_with_exit_code_2() {
         let (code, out, err) = frontend(&[&["-c", library], arguments].concat());
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
         assert!(err.starts_with("error: ") && err.contains(expected), "{arguments:?}: {err}");
+        assert!(err.matches(" at line ").count() < 2, "said twice: {err}");
     }
     for wrong in ["/nowhere/operators.wasm", file!(), "/"] {
         let (code, _, err) = frontend(&["-c", wrong, "-I", &good]);
         assert_eq!(code, 2, "{err}");
-        assert!(err.contains("operator library"), "{err}");
+        assert!(err.contains("operator library") && err.contains("hint: graphlet"), "{err}");
     }
     let (code, out, _) = frontend(&["-h"]);
     assert_eq!(code, 0);
