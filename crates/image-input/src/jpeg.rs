@@ -1,8 +1,8 @@
 //! JPEG: a walk over the markers that settles size, memory and wholeness, then a decoder.
 //!
-//! Files of one sequential scan, grey or YCbCr, have a decoder of our own, which can reduce them on
-//! the way (`sequential`): zune-jpeg took five times as long in a guest, and reduces nothing. All
-//! others (progressive, several scans, CMYK, RGB) are zune-jpeg's.
+//! Files of one sequential scan (`sequential`) and progressive ones (`progressive`), grey or YCbCr,
+//! have a decoder of our own, which can reduce them on the way: zune-jpeg took five times as long in
+//! a guest, and reduces nothing. All others (several sequential scans, CMYK, RGB) are zune-jpeg's.
 //!
 //! zune-jpeg and not the crate `image`, which calls it too, but always leniently (damaged data
 //! comes out as grey), without a limit on scans, and on a copy of the file.
@@ -11,6 +11,8 @@ mod colour;
 mod huffman;
 mod idct;
 mod lanes;
+mod planes;
+mod progressive;
 mod sequential;
 
 use image::metadata::Orientation;
@@ -19,6 +21,8 @@ use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
 use self::{
     huffman::{Steps, Table},
+    planes::Layout,
+    progressive::{Coefficients, Pass},
     sequential::{Component, Scan},
 };
 use crate::{Format, ImageError, Limits, Picture, orientation, picture::Coverage};
@@ -39,26 +43,34 @@ pub(crate) fn decode<'a>(
 ) -> Result<(Picture<'a>, Orientation), ImageError> {
     let survey = Survey::of(bytes, limits)?;
     let frame = &survey.frame;
+    let (width, height) = (u32::from(frame.width), u32::from(frame.height));
+    let shift = |layout: &Layout| match orientation::swaps_sides(survey.orientation) {
+        _ if !layout.is_reducible() => 0,
+        true => shift(height, width).min(3),
+        false => shift(width, height).min(3),
+    };
     let mut tables = Tables::default();
     if let Some(scan) = survey.scan(&mut tables)? {
-        let (width, height) = (u32::from(frame.width), u32::from(frame.height));
-        let shift = if orientation::swaps_sides(survey.orientation) {
-            shift(height, width)
-        } else {
-            shift(width, height)
-        };
-        let shift = if scan.is_reducible() { shift.min(3) } else { 0 };
+        let shift = shift(&scan.layout);
         let picture = scan.decode(shift, limits, scratch)?;
         return Ok((picture.covering(Coverage::new(width, height, shift)), survey.orientation));
     }
     let (colour, channels) =
         if frame.components.len() == 1 { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
     let pixels_len = usize::from(frame.width) * usize::from(frame.height) * channels;
-    limits.check_memory(pixels_len as u64 + frame.coefficient_bytes(survey.scans))?;
-
+    let layout = survey.progressive_layout();
+    if layout.is_none() {
+        limits.check_memory(pixels_len as u64 + frame.coefficient_bytes(survey.scans))?;
+    }
     let blocks = frame.blocks();
     if blocks * survey.scans as u64 > MAX_BLOCK_VISITS {
         return Err(unsupported(format_args!("{} scans over {blocks} blocks", survey.scans)));
+    }
+    if let Some(layout) = layout {
+        let shift = shift(&layout);
+        let coefficients = survey.read_scans(Coefficients::new(&layout, shift, limits)?)?;
+        let picture = coefficients.picture(limits, scratch)?;
+        return Ok((picture.covering(Coverage::new(width, height, shift)), survey.orientation));
     }
 
     // Strict: damaged entropy-coded data is an error, where browsers would show grey.
@@ -103,11 +115,13 @@ struct Survey<'a> {
     frame: Frame,
     scans: usize,
     orientation: Orientation,
-    /// Marker and contents of the segments before the first scan that tell how to read it.
-    setup: Vec<(u8, &'a [u8])>,
-    /// Contents of the first scan's header, and what follows it.
-    first_scan: (&'a [u8], &'a [u8]),
+    /// Marker and contents of the segments that tell how to read the scans, and of the scans'
+    /// headers, in their order; with what follows each.
+    segments: Vec<(u8, &'a [u8], &'a [u8])>,
 }
+
+/// The marker of a scan's header.
+const SCAN: u8 = 0xda;
 
 /// What a scan refers to, by number.
 #[derive(Default)]
@@ -119,6 +133,26 @@ struct Tables {
 }
 
 impl Tables {
+    /// Takes in a segment that holds a table or the restart interval; passes over others.
+    fn read(&mut self, marker: u8, segment: &[u8]) -> Result<(), ImageError> {
+        match (marker, segment) {
+            (0xdb, _) => self.read_steps(segment)?,
+            (0xc4, _) => self.read_codes(segment)?,
+            (0xdd, &[high, low]) => {
+                self.restart_interval = usize::from(u16::from_be_bytes([high, low]));
+            }
+            (0xdd, _) => return Err(broken("its restart interval is malformed")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The table at a place, which a scan refers to.
+    fn at<T>(tables: &[Option<T>; 4], place: u8) -> Result<&T, ImageError> {
+        let table = tables.get(usize::from(place)).and_then(Option::as_ref);
+        table.ok_or_else(absent)
+    }
+
     /// Takes in a segment of quantisation steps.
     fn read_steps(&mut self, mut segment: &[u8]) -> Result<(), ImageError> {
         let malformed = || broken("a quantisation table is malformed");
@@ -170,80 +204,125 @@ impl<'a> Survey<'a> {
         if !sequential || !matches!(channels, 1 | 3) || (channels == 3 && self.is_rgb()) {
             return Ok(None);
         }
-        for &(marker, segment) in &self.setup {
-            match (marker, segment) {
-                (0xdb, _) => tables.read_steps(segment)?,
-                (0xc4, _) => tables.read_codes(segment)?,
-                (0xdd, &[high, low]) => {
-                    tables.restart_interval = usize::from(u16::from_be_bytes([high, low]));
-                }
-                (0xdd, _) => return Err(broken("its restart interval is malformed")),
-                _ => {}
-            }
+        for &(marker, segment, _) in self.setup() {
+            tables.read(marker, segment)?;
         }
-        let (header, data) = self.first_scan;
-        let [count, selectors @ ..] = header else { return Err(malformed_scan()) };
-        let (selectors, rest) =
-            selectors.split_at_checked(2 * usize::from(*count)).ok_or_else(malformed_scan)?;
-        if rest.len() != 3 {
+        let Some(&(_, header, data)) = self.segments.iter().find(|segment| segment.0 == SCAN)
+        else {
             return Err(malformed_scan());
-        }
-        if usize::from(*count) != channels {
+        };
+        let header = ScanHeader::parse(header)?;
+        if header.selectors.len() != channels {
             return Ok(None);
         }
         let mut components = Vec::with_capacity(channels);
-        let parts = frame.components.iter().zip(&frame.names);
-        for ((&(across, down), &(id, steps)), [name, codes]) in
-            parts.zip(selectors.as_chunks::<2>().0)
-        {
+        for (&(id, steps), [name, codes]) in frame.names.iter().zip(header.selectors) {
             if id != *name {
                 return Ok(None);
             }
-            let absent = || broken("its scan refers to a table that is not there");
-            let find = |tables: &'t [Option<Table>; 4], place: u8| {
-                tables.get(usize::from(place)).and_then(Option::as_ref).ok_or_else(absent)
-            };
-            let steps = tables.steps.get(usize::from(steps)).and_then(Option::as_ref);
             components.push(Component {
-                across: across.into(),
-                down: down.into(),
-                dc: find(&tables.dc, codes >> 4)?,
-                ac: find(&tables.ac, codes & 15)?,
-                steps: steps.ok_or_else(absent)?,
+                dc: Tables::at(&tables.dc, codes >> 4)?,
+                ac: Tables::at(&tables.ac, codes & 15)?,
+                steps: Tables::at(&tables.steps, steps)?,
             });
         }
-        let scan = Scan {
-            width: frame.width.into(),
-            height: frame.height.into(),
-            components,
-            restart_interval: tables.restart_interval,
-            data,
-        };
-        Ok(Some(scan).filter(Scan::is_regular))
+        let restart_interval = tables.restart_interval;
+        let scan = Scan { layout: frame.layout(), components, restart_interval, data };
+        Ok(Some(scan).filter(|scan| scan.layout.is_regular()))
+    }
+
+    /// Extents and sampling of a progressive file of the common kinds; `None` for other files.
+    fn progressive_layout(&self) -> Option<Layout> {
+        let channels = self.frame.components.len();
+        let common = self.frame.progressive && (channels == 1 || channels == 3 && !self.is_rgb());
+        Some(self.frame.layout()).filter(|layout| common && layout.is_regular())
+    }
+
+    /// Takes in all scans of a progressive file.
+    fn read_scans<'l>(
+        &self,
+        mut coefficients: Coefficients<'l>,
+    ) -> Result<Coefficients<'l>, ImageError> {
+        let mut tables = Tables::default();
+        for &(marker, segment, data) in &self.segments {
+            if marker != SCAN {
+                tables.read(marker, segment)?;
+                continue;
+            }
+            let ScanHeader { selectors, band, bits } = ScanHeader::parse(segment)?;
+            let mut components: Vec<(usize, _, _)> = Vec::with_capacity(selectors.len());
+            for [name, codes] in selectors {
+                let mut names = self.frame.names.iter();
+                let number = names.position(|(id, _)| id == name).ok_or_else(malformed_scan)?;
+                let steps = Tables::at(&tables.steps, self.frame.names[number].1)?;
+                let codes = match (band.0, bits.0) {
+                    (0, 0) => Some(Tables::at(&tables.dc, codes >> 4)?),
+                    (0, _) => None,
+                    _ => Some(Tables::at(&tables.ac, codes & 15)?),
+                };
+                if components.iter().any(|component| component.0 == number) {
+                    return Err(malformed_scan());
+                }
+                components.push((number, steps, codes));
+            }
+            let restart_interval = tables.restart_interval;
+            coefficients.read(&Pass { components, band, bits, restart_interval, data })?;
+        }
+        Ok(coefficients)
+    }
+
+    /// The segments before the first scan.
+    fn setup(&self) -> impl Iterator<Item = &(u8, &'a [u8], &'a [u8])> {
+        self.segments.iter().take_while(|segment| segment.0 != SCAN)
     }
 
     /// Whether three components are red, green and blue, as libjpeg decides it: what JFIF holds is
     /// YCbCr, what Adobe made says so itself, and else it is a matter of names.
     fn is_rgb(&self) -> bool {
         let starts = |marker: u8, with: &[u8]| {
-            let mut segments = self.setup.iter();
-            segments.any(|(found, segment)| *found == marker && segment.starts_with(with))
+            let mut segments = self.setup();
+            segments.any(|(found, segment, _)| *found == marker && segment.starts_with(with))
         };
         if starts(0xe0, b"JFIF\0") {
             return false;
         }
-        let adobe = |(marker, segment): &&(u8, &'a [u8])| {
+        let adobe = |(marker, segment, _): &&(u8, &'a [u8], &'a [u8])| {
             *marker == 0xee && segment.starts_with(b"Adobe") && segment.len() >= 12
         };
-        match self.setup.iter().find(adobe) {
-            Some((_, segment)) => segment[11] == 0,
+        match self.setup().find(adobe) {
+            Some((_, segment, _)) => segment[11] == 0,
             None => self.frame.names.iter().map(|name| name.0).eq(*b"RGB"),
         }
     }
 }
 
+/// A scan's header.
+struct ScanHeader<'a> {
+    /// Name and code tables of each component.
+    selectors: &'a [[u8; 2]],
+    /// First and last coefficient of the band.
+    band: (u8, u8),
+    /// The bit that earlier scans told last, and the one that this scan tells.
+    bits: (u8, u8),
+}
+
+impl<'a> ScanHeader<'a> {
+    fn parse(header: &'a [u8]) -> Result<Self, ImageError> {
+        let [count, rest @ ..] = header else { return Err(malformed_scan()) };
+        let (selectors, rest) =
+            rest.split_at_checked(2 * usize::from(*count)).ok_or_else(malformed_scan)?;
+        let &[first, last, bits] = rest else { return Err(malformed_scan()) };
+        let selectors = selectors.as_chunks::<2>().0;
+        Ok(Self { selectors, band: (first, last), bits: (bits >> 4, bits & 15) })
+    }
+}
+
 fn malformed_scan() -> ImageError {
     broken("its scan header is malformed")
+}
+
+fn absent() -> ImageError {
+    broken("its scan refers to a table that is not there")
 }
 
 /// The start-of-frame segment.
@@ -295,6 +374,11 @@ impl Frame {
         Ok(Self { width, height, progressive: marker == 0xc2, components, names })
     }
 
+    fn layout(&self) -> Layout {
+        let factors = self.components.iter().map(|&(h, v)| (h.into(), v.into())).collect();
+        Layout { width: self.width.into(), height: self.height.into(), factors }
+    }
+
     /// Blocks of 8 x 8 samples, in whole units of all components.
     fn blocks(&self) -> u64 {
         let widest = self.components.iter().map(|&(across, _)| u64::from(across)).max();
@@ -320,8 +404,7 @@ impl<'a> Survey<'a> {
         let mut frame = None;
         let mut scans = 0;
         let mut found = None;
-        let mut setup = Vec::new();
-        let mut first_scan = (&[][..], &[][..]);
+        let mut segments = Vec::new();
         loop {
             let marker = reader.next_marker()?;
             match marker {
@@ -335,10 +418,7 @@ impl<'a> Survey<'a> {
                 }
                 // Huffman and quantisation tables, restart interval, JFIF's and Adobe's notes.
                 0xc4 | 0xdb | 0xdd | 0xe0 | 0xee => {
-                    let segment = reader.segment()?;
-                    if scans == 0 {
-                        setup.push((marker, segment));
-                    }
+                    segments.push((marker, reader.segment()?, reader.rest()));
                 }
                 0xc0..=0xcf => {
                     let segment = reader.segment()?;
@@ -347,11 +427,8 @@ impl<'a> Survey<'a> {
                     }
                     frame = Some(Frame::parse(marker, segment, limits)?);
                 }
-                0xda => {
-                    let segment = reader.segment()?;
-                    if scans == 0 {
-                        first_scan = (segment, bytes.get(reader.at..).unwrap_or_default());
-                    }
+                SCAN => {
+                    segments.push((marker, reader.segment()?, reader.rest()));
                     scans += 1;
                     if scans > limits.max_jpeg_scans {
                         let most = limits.max_jpeg_scans;
@@ -374,7 +451,7 @@ impl<'a> Survey<'a> {
             return Err(broken("it has no scan"));
         }
         let orientation = found.unwrap_or(Orientation::NoTransforms);
-        Ok(Self { frame, scans, orientation, setup, first_scan })
+        Ok(Self { frame, scans, orientation, segments })
     }
 }
 
@@ -388,7 +465,7 @@ impl<'a> Reader<'a> {
     /// which 0xff is always followed by 0 or a restart marker's code.
     fn next_marker(&mut self) -> Result<u8, ImageError> {
         loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let rest = self.rest();
             // Most of a file is pixels, and few bytes of them are 0xff.
             let (chunks, _) = rest.as_chunks::<64>();
             let greatest = |chunk: &[u8; 64]| chunk.iter().fold(0, |most, &byte| byte.max(most));
@@ -409,9 +486,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     /// The bytes of the segment that begins here, without its length.
     fn segment(&mut self) -> Result<&'a [u8], ImageError> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let rest = self.rest();
         let length = match rest {
             [high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
             _ => return Err(cut_short()),

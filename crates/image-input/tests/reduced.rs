@@ -168,9 +168,7 @@ fn orientation_and_reduction_go_together() {
 
 #[test]
 fn other_jpegs_and_other_wishes_are_decoded_whole() {
-    for name in
-        ["jpeg_420_progressive.jpg", "jpeg_cmyk.jpg", "jpeg_ycck.jpg", "jpeg_stored_rgb.jpg"]
-    {
+    for name in ["jpeg_cmyk.jpg", "jpeg_ycck.jpg", "jpeg_stored_rgb.jpg"] {
         assert_eq!(difference(name, &common::read(name), options(2)), (0.0, 1), "{name}");
     }
     let nearest = Options { filter: Filter::Nearest, ..options(2) };
@@ -212,6 +210,86 @@ fn a_file_cut_short_or_damaged_is_as_broken_as_when_it_is_decoded_whole() {
             assert_eq!(reduced, whole, "bit at {at}");
         }
     }
+}
+
+/// Files of the same coefficients, told in one scan and in ten.
+const PROGRESSIVE: [(&str, &str); 3] = [
+    ("jpeg_420.jpg", "jpeg_420_progressive.jpg"),
+    ("jpeg_444.jpg", "jpeg_444_progressive.jpg"),
+    ("jpeg_grey.jpg", "jpeg_grey_progressive.jpg"),
+];
+
+#[test]
+fn a_progressive_file_is_the_same_picture_as_that_of_one_scan_at_every_size() {
+    let limits = Limits::default();
+    for (sequential, progressive) in PROGRESSIVE {
+        let (one, ten) = (common::read(sequential), common::read(progressive));
+        for side in [12, 6, 3, 1] {
+            let resize = Resize::Exact;
+            let transform = Transform::new(Options { resize, ..options(side) }).unwrap();
+            let one = decode_for(&one, &limits, &mut [], &transform).unwrap();
+            let ten = decode_for(&ten, &limits, &mut [], &transform).unwrap();
+            assert_eq!((one.width(), one.height()), (ten.width(), ten.height()), "{side}");
+            assert_eq!(one.pixels(), ten.pixels(), "{progressive} to {side}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_progressive_file_is_as_broken_at_each_size_and_never_a_panic() {
+    let limits = Limits::default();
+    let transform = Transform::new(options(3)).unwrap();
+    let mut random = Random::new(37);
+    for (_, name) in PROGRESSIVE {
+        let bytes = common::read(name);
+        let scans = bytes.windows(2).position(|pair| pair == b"\xff\xda").unwrap();
+        let mut broken = 0;
+        for _ in 0..2000 {
+            let mut damaged = bytes.clone();
+            let at = scans + random.below(damaged.len() - scans);
+            damaged[at] ^= 1 << random.below(8);
+            let reduced = decode_for(&damaged, &limits, &mut [], &transform).map(|_| ());
+            let whole = decode(&damaged, &limits).map(|_| ());
+            assert_eq!(reduced, whole, "{name}, byte {at}");
+            broken += u32::from(whole.is_err());
+        }
+        assert!(broken > 100, "{name}: {broken} of 2000 were seen to be broken");
+    }
+}
+
+#[test]
+fn scans_that_contradict_themselves_are_refused() {
+    let sound = common::read("jpeg_420_progressive.jpg");
+    let scans: Vec<usize> =
+        (0..sound.len() - 1).filter(|&at| sound[at..].starts_with(b"\xff\xda")).collect();
+    // The end of the first scan's header (three components) and of the second's (one).
+    let (all, one) = (scans[0] + 4 + 7, scans[1] + 4 + 3);
+    for (what, at, value) in [
+        ("first and other coefficients in one scan", all + 1, 5),
+        ("a band of several components", all, 1),
+        ("a band that ends before it begins", one + 1, 0),
+        ("a coefficient beyond the last", one + 1, 64),
+        ("a bit above all", one + 2, 0x0e),
+        ("a bit that does not follow the last one", one + 2, 0x30),
+        ("a component that is not there", scans[1] + 5, 9),
+        ("a table that is not there", scans[1] + 6, 3),
+        ("a component twice", scans[0] + 7, sound[scans[0] + 5]),
+    ] {
+        let mut bytes = sound.clone();
+        bytes[at] = value;
+        let error = decode(&bytes, &Limits::default()).expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::Broken, "{what}: {error}");
+    }
+}
+
+#[test]
+fn a_progressive_picture_that_is_reduced_takes_less_memory() {
+    let bytes = common::read("jpeg_420_progressive.jpg");
+    // 5 x 4 units at most; whole, 30 blocks of 136 bytes and a picture.
+    let limits = Limits { max_memory: 4_000, ..Limits::default() };
+    assert_eq!(decode(&bytes, &limits).unwrap_err().kind(), ErrorKind::TooLarge);
+    let transform = Transform::new(Options { resize: Resize::Exact, ..options(3) }).unwrap();
+    decode_for(&bytes, &limits, &mut [], &transform).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ const LOOKS: usize = 1 << LOOK_BITS;
 
 /// Where coefficient `k` of a block stands, counted as the file does, in a block that is stored
 /// column by column.
-const PLACES: [u8; 64] = [
+pub(super) const PLACES: [u8; 64] = [
     0, 8, 1, 2, 9, 16, 24, 17, 10, 3, 4, 11, 18, 25, 32, 40, 33, 26, 19, 12, 5, 6, 13, 20, 27, 34,
     41, 48, 56, 49, 42, 35, 28, 21, 14, 7, 15, 22, 29, 36, 43, 50, 57, 58, 51, 44, 37, 30, 23, 31,
     38, 45, 52, 59, 60, 53, 46, 39, 47, 54, 61, 62, 55, 63,
@@ -124,7 +124,7 @@ impl<'a> Bits<'a> {
 
     /// Sees to it that there are 32 bits at least.
     #[inline]
-    fn refill(&mut self) {
+    pub(super) fn refill(&mut self) {
         if self.count > 32 {
             return;
         }
@@ -184,14 +184,33 @@ impl<'a> Bits<'a> {
 
     /// The next `size` bits, from 1 to 15 of them, as a value.
     #[inline]
-    fn value(&mut self, size: u32) -> i32 {
+    pub(super) fn value(&mut self, size: u32) -> i32 {
         let value = self.peek(size);
         self.skip(size);
         extend(value, size)
     }
 
+    /// The next `count` bits, from 0 to 32 of them, as a number.
     #[inline]
-    fn symbol(&mut self, table: &Table) -> Result<u32, ImageError> {
+    pub(super) fn take(&mut self, count: u32) -> u32 {
+        // Two steps, for a word cannot be shifted by all of its bits.
+        let bits = (self.buffer >> 1 >> (63 - count)) as u32;
+        self.skip(count);
+        bits
+    }
+
+    /// What comes next of a band of coefficients, as far as one look tells it: run of zeros and
+    /// value, which are skipped then.
+    #[inline]
+    pub(super) fn pair(&mut self, table: &Table) -> Option<(usize, i32)> {
+        let pair = table.pairs[self.look()];
+        self.skip(pair & 31);
+        (pair != 0).then_some(((pair >> 8 & 15) as usize, pair.cast_signed() >> 16))
+    }
+
+    /// The next symbol, of 16 bits at most.
+    #[inline]
+    pub(super) fn symbol(&mut self, table: &Table) -> Result<u32, ImageError> {
         let short = table.short[self.look()];
         if short != 0 {
             self.skip(u32::from(short >> 8));

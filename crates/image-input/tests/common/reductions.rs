@@ -4,7 +4,7 @@
 use image_input::{Limits, Options, Resize, Transform, decode_for};
 
 /// The files, with what they are called.
-pub const FILES: [(&str, &[u8]); 9] = [
+pub const FILES: [(&str, &[u8]); 12] = [
     ("420", include_bytes!("../../testdata/jpeg_420.jpg")),
     ("420_restart", include_bytes!("../../testdata/jpeg_420_restart.jpg")),
     ("422", include_bytes!("../../testdata/jpeg_422.jpg")),
@@ -14,6 +14,9 @@ pub const FILES: [(&str, &[u8]); 9] = [
     ("exif_6", include_bytes!("../../testdata/exif_6.jpg")),
     ("tall", include_bytes!("../../testdata/tall.jpg")),
     ("wide", include_bytes!("../../testdata/wide.jpg")),
+    ("420_progressive", include_bytes!("../../testdata/jpeg_420_progressive.jpg")),
+    ("444_progressive", include_bytes!("../../testdata/jpeg_444_progressive.jpg")),
+    ("grey_progressive", include_bytes!("../../testdata/jpeg_grey_progressive.jpg")),
 ];
 
 /// One line for each file and side of a square that it is decoded for: name, side, extents of what
