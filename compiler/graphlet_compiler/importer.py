@@ -16,7 +16,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 from graphlet_compiler import joins, resampling, schedule, te_operators, tir
 from graphlet_compiler.activations import clamp_bounds
 from graphlet_compiler.errors import Detail, UnsupportedDtypeError, UnsupportedOperatorError
-from graphlet_compiler.graph import Graph, Node, Shape, subgraphs
+from graphlet_compiler.graph import Graph, Node, subgraphs
 
 # What the runtime's tensors may hold.
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -234,10 +234,10 @@ class _Importer:
             self._join(node, parts)
         elif node.kernel is not None:
             sources = self._sources(node)
-            output = self.graph.shapes[node.outputs[0]]
-            key = (node.kernel, sources, output)
+            kind = self._kind(node.outputs[0])
+            key = (node.kernel, sources, kind)
             if key not in self.functions:
-                function = tir.kernel_function(node.kernel, sources, output)
+                function = tir.kernel_function(node.kernel, sources, kind)
                 self.functions[key] = self._add(function, node.kernel.symbol.removesuffix("_f32"))
             self._call(node, self.functions[key])
         elif node.op == "Concat" and self._floats(node):
@@ -258,7 +258,7 @@ class _Importer:
         key = ("join", *calls)
         if key not in self.functions:
             sizes = [math.prod(shapes[part.outputs[0]]) for part in parts]
-            function = tir.kernels_function(calls, sizes, shapes[node.outputs[0]])
+            function = tir.kernels_function(calls, sizes, self._kind(node.outputs[0]))
             self.functions[key] = self._add(function, "graphlet_join")
         sources = tuple(dict.fromkeys(s for n in (*parts, node) for s in n.sources))
         inputs = [name for part in parts for name in part.inputs]
@@ -266,8 +266,7 @@ class _Importer:
 
     def _sources(self, node: Node) -> tuple[tir.Source, ...]:
         """What a kernel call reads."""
-        shapes = self.graph.shapes
-        return tuple((shapes[n], node.offsets.get(i, 0)) for i, n in enumerate(node.inputs))
+        return tuple((self._kind(n), node.offsets.get(i, 0)) for i, n in enumerate(node.inputs))
 
     def _convert(self, node: Node) -> None:
         try:
@@ -336,9 +335,12 @@ class _Importer:
     def _floats(self, node: Node) -> bool:
         return all(self.graph.dtypes.get(name) == "float32" for name in node.inputs)
 
+    def _kind(self, name: str) -> tir.Kind:
+        return self.graph.shapes[name], str(self.graph.dtypes[name])
+
     def _type(self, name: str) -> Any:
-        shape: Shape = self.graph.shapes[name]
-        return relax.TensorType(list(shape), str(self.graph.dtypes[name]))
+        shape, dtype = self._kind(name)
+        return relax.TensorType(list(shape), dtype)
 
     def _zeros(self, name: str) -> Any:
         return relax.op.zeros(list(self.graph.shapes[name]), str(self.graph.dtypes[name]))

@@ -1,6 +1,7 @@
 """The kernel seam: which C symbols of the `operators` crate a graph may call, and with what.
 
-All tensors are ``float32``, contiguous, NCHW. Each function takes its tensors' addresses (null
+All tensors are contiguous, NCHW, and ``float32`` but for the four operators of the operator
+library, which take ``int32`` and ``int8`` too. Each function takes its tensors' addresses (null
 for an optional one that is absent), then the output's, then extents as ``int32``, then for some
 a number as ``float32``, then for those that end with an activation its code as ``int32`` and two
 ``float32``. It returns 0, or a negative number when the geometry is impossible or scratch memory
@@ -9,12 +10,14 @@ ran out. The crate's ``symbols`` document every argument.
 
 from __future__ import annotations
 
-import math
 from dataclasses import astuple, dataclass, fields
 from enum import IntEnum
 from typing import ClassVar
 
 import numpy as np
+
+# How symbols name the element types that there are kernels for.
+SUFFIXES = {"float32": "f32", "int32": "i32", "int8": "i8"}
 
 # Largest finite float32: a clamp to it leaves every finite value as it is.
 UNBOUNDED = float(np.finfo(np.float32).max)
@@ -51,17 +54,6 @@ class Activation(IntEnum):
     TANH = 7
 
 
-class Elementwise(IntEnum):
-    """How two operands are joined, by the code that the kernel takes."""
-
-    ADD = 0
-    SUB = 1
-    MUL = 2
-    DIV = 3
-    MAX = 4
-    MIN = 5
-
-
 def _float32(value: float) -> float:
     return float(np.float32(min(max(value, -UNBOUNDED), UNBOUNDED)))
 
@@ -70,6 +62,7 @@ def _float32(value: float) -> float:
 class Geometry:
     """Extents in the order in which the kernel's C prototype lists them."""
 
+    # Without the element type that it ends with.
     symbol: ClassVar[str]
     activates: ClassVar[bool] = True
     # The last tensor may be absent.
@@ -94,7 +87,7 @@ class Geometry:
 class Conv2d(Geometry):
     """``y = activate(conv(x, w) + bias [+ residual])``; any stride, dilation, group count."""
 
-    symbol = "graphlet_conv2d_f32"
+    symbol = "graphlet_conv2d"
     takes_residual = True
 
     n: int
@@ -124,7 +117,7 @@ class Conv2d(Geometry):
 class WinogradConv2d(Geometry):
     """A 3x3 window at stride 1 without groups, on transformed weights."""
 
-    symbol = "graphlet_conv2d_winograd_f32"
+    symbol = "graphlet_conv2d_winograd"
     takes_residual = True
 
     n: int
@@ -147,7 +140,7 @@ class WinogradConv2d(Geometry):
 class DepthwiseConv2d(Geometry):
     """One filter for each channel."""
 
-    symbol = "graphlet_depthwise_conv2d_f32"
+    symbol = "graphlet_depthwise_conv2d"
     takes_residual = True
 
     n: int
@@ -175,7 +168,7 @@ class DepthwiseConv2d(Geometry):
 class Dense(Geometry):
     """``y = activate(x @ w + bias)`` for rows of ``k`` values."""
 
-    symbol = "graphlet_dense_f32"
+    symbol = "graphlet_dense"
 
     m: int
     k: int
@@ -191,7 +184,7 @@ class Dense(Geometry):
 class MaxPool2d(Geometry):
     """Largest value of each window; padding counts as minus infinity."""
 
-    symbol = "graphlet_max_pool2d_f32"
+    symbol = "graphlet_max_pool2d"
     activates = False
     tensors = ("x",)
 
@@ -213,7 +206,7 @@ class MaxPool2d(Geometry):
 class GlobalAveragePool(Geometry):
     """Mean of each channel's plane."""
 
-    symbol = "graphlet_global_avg_pool_f32"
+    symbol = "graphlet_global_avg_pool"
     activates = False
     tensors = ("x",)
 
@@ -230,7 +223,7 @@ class AveragePool2d(Geometry):
     ``ceil_mode`` lets reach beyond the padding is not what ONNX wants.
     """
 
-    symbol = "graphlet_avg_pool2d_f32"
+    symbol = "graphlet_avg_pool2d"
     activates = False
     tensors = ("x",)
 
@@ -253,66 +246,79 @@ class AveragePool2d(Geometry):
 class Activate(Geometry):
     """``y = activate(x)`` for each of ``length`` values; ``y`` may be ``x``."""
 
-    symbol = "graphlet_activation_f32"
+    symbol = "graphlet_activation"
     tensors = ("x",)
 
     length: int
 
 
 @dataclass(frozen=True)
-class Binary(Geometry):
-    """``y = activate(a op b)``, ``y`` of three axes, operands repeated where a stride is 0."""
+class Operands(Geometry):
+    """Two operands and what they are joined to; an extent of 1 is repeated to the other's."""
 
-    symbol = "graphlet_binary_f32"
+    activates = False
     tensors = ("a", "b")
 
-    d0: int
-    d1: int
-    d2: int
     a0: int
     a1: int
     a2: int
+    a3: int
+    a4: int
+    a5: int
     b0: int
     b1: int
     b2: int
-    op: int
+    b3: int
+    b4: int
+    b5: int
 
-    @classmethod
-    def broadcast(cls, a: tuple[int, ...], b: tuple[int, ...], op: Elementwise) -> Binary | None:
-        """For operands of these shapes; ``None`` when their pattern needs more than three axes."""
-        rank = max(len(a), len(b))
-        shapes = [(1,) * (rank - len(shape)) + shape for shape in (a, b)]
-        # Neighbouring axes along which each operand moves or repeats alike are one axis.
-        axes: list[tuple[int, bool, bool]] = []
-        for x, y in zip(*shapes, strict=True):
-            extent = max(x, y) if 0 not in (x, y) else 0
-            if x not in (1, extent) or y not in (1, extent):
-                raise ValueError(f"shapes {a} and {b} do not broadcast")
-            moves = (x == extent, y == extent)
-            if extent == 1:
-                continue
-            if axes and axes[-1][1:] == moves:
-                axes[-1] = (axes[-1][0] * extent, *moves)
-            else:
-                axes.append((extent, *moves))
-        if len(axes) > 3:
-            return None
-        axes = [(1, True, True)] * (3 - len(axes)) + axes
-        extents = [extent for extent, *_ in axes]
-        strides = []
-        for operand in (1, 2):
-            own = [axis[0] if axis[operand] else 1 for axis in axes]
-            steps = [math.prod(own[index + 1 :]) for index in range(3)]
-            strides += [s if axis[operand] else 0 for s, axis in zip(steps, axes, strict=True)]
-        (d0, d1, d2), (a0, a1, a2, b0, b1, b2) = extents, strides
-        return cls(d0, d1, d2, a0, a1, a2, b0, b1, b2, int(op))
+
+@dataclass(frozen=True)
+class Add(Operands):
+    """``y = a + b``; integers wrap round."""
+
+    symbol = "graphlet_add"
+
+
+@dataclass(frozen=True)
+class Mul(Operands):
+    """``y = a * b``; integers wrap round."""
+
+    symbol = "graphlet_mul"
+
+
+@dataclass(frozen=True)
+class Equal(Operands):
+    """Whether ``a`` and ``b`` are equal, as ``bool``."""
+
+    symbol = "graphlet_equal"
+
+
+@dataclass(frozen=True)
+class EqualCount(Operands):
+    """How many pairs are equal, as one ``int64``."""
+
+    symbol = "graphlet_equal_count"
+
+
+@dataclass(frozen=True)
+class ArgMax(Geometry):
+    """Where along the middle axis of ``[outer, n, inner]`` the greatest is, as ``int64``."""
+
+    symbol = "graphlet_argmax"
+    activates = False
+    tensors = ("x",)
+
+    outer: int
+    n: int
+    inner: int
 
 
 @dataclass(frozen=True)
 class Softmax(Geometry):
     """``exp(x - max) / sum`` of each row of ``n`` values."""
 
-    symbol = "graphlet_softmax_f32"
+    symbol = "graphlet_softmax"
     activates = False
     tensors = ("x",)
 
@@ -324,7 +330,7 @@ class Softmax(Geometry):
 class LayerNorm(Geometry):
     """Rows of ``n`` values to mean 0 and variance 1, times scale, plus bias if there is one."""
 
-    symbol = "graphlet_layer_norm_f32"
+    symbol = "graphlet_layer_norm"
     activates = False
     takes_residual = True
     tensors = ("x", "scale")
@@ -342,7 +348,7 @@ class MatMul(Geometry):
     (0: one serves all).
     """
 
-    symbol = "graphlet_matmul_f32"
+    symbol = "graphlet_matmul"
     activates = False
     tensors = ("a", "b")
 
@@ -364,7 +370,7 @@ class MatMul(Geometry):
 class Transpose(Geometry):
     """``[d0, d1, d2, d3]`` as ``[d0, d2, d1, d3]``."""
 
-    symbol = "graphlet_transpose_f32"
+    symbol = "graphlet_transpose"
     activates = False
     tensors = ("x",)
 
@@ -383,11 +389,13 @@ class KernelCall:
     clamp: Clamp = Clamp()
     residual: bool = False
     activation: Activation = Activation.CLAMP
+    # Of what it reads.
+    dtype: str = "float32"
 
     @property
     def symbol(self) -> str:
         """The C symbol."""
-        return self.geometry.symbol
+        return f"{self.geometry.symbol}_{SUFFIXES[self.dtype]}"
 
     def describe(self) -> dict[str, int | float | bool | str]:
         """The call's numbers by name, for the report."""

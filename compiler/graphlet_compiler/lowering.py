@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphlet_compiler import chains, joins, patterns, simplify, values, views
+from graphlet_compiler import chains, elements, joins, patterns, simplify, values, views
 from graphlet_compiler.activations import clamp_bounds
 from graphlet_compiler.geometry import pool_kernel
 from graphlet_compiler.graph import Graph, Node
@@ -33,9 +33,12 @@ def lower(graph: Graph) -> dict[str, Refusal]:
         if rewrite.free(node) and not node.domain:
             chains.take(rewrite, node)
     for node in reversed(graph.nodes):
-        if rewrite.free(node) and not node.domain and not values.take(rewrite, node):
+        if not rewrite.free(node) or node.domain:
+            continue
+        if not values.take(rewrite, node) and not elements.take(rewrite, node):
             _take_pool(rewrite, node)
     rewrite.apply()
+    elements.take_alone(graph)
     joins.prepare(graph)
     views.resolve(graph)
     simplify.split_batch_norms(graph)

@@ -16,17 +16,19 @@ from graphlet_compiler.kernels import KernelCall
 _OPAQUE = 8
 
 
-# The shape of a tensor that a kernel reads, and the element at which it begins to.
-Source = tuple[Shape, int]
+# The shape and element type of a tensor.
+Kind = tuple[Shape, str]
+# A tensor that a kernel reads, and the element at which it begins to.
+Source = tuple[Kind, int]
 
 
-def kernel_function(call: KernelCall, inputs: Sequence[Source], output: Shape) -> Any:
+def kernel_function(call: KernelCall, inputs: Sequence[Source], output: Kind) -> Any:
     """A function of ``inputs`` and ``output`` that calls the kernel and checks what it returns."""
-    return kernels_function([(call, inputs)], [math.prod(output)], output)
+    return kernels_function([(call, inputs)], [math.prod(output[0])], output)
 
 
 def kernels_function(
-    calls: Sequence[tuple[KernelCall, Sequence[Source]]], sizes: Sequence[int], output: Shape
+    calls: Sequence[tuple[KernelCall, Sequence[Source]]], sizes: Sequence[int], output: Kind
 ) -> Any:
     """A function that calls kernels one after another, their results side by side in ``output``.
 
@@ -41,8 +43,8 @@ def kernels_function(
     offset = 0
     for (call, inputs), size in zip(calls, sizes, strict=True):
         pointers = []
-        for shape, begin in inputs:
-            buffer = _buffer(shape, f"a{len(buffers)}")
+        for kind, begin in inputs:
+            buffer = _buffer(kind, f"a{len(buffers)}")
             buffers.append(buffer)
             pointers.append(_pointer(buffer, begin, body))
         if call.geometry.takes_residual and not call.residual:
@@ -67,8 +69,8 @@ def concat_function(inputs: Sequence[Shape], axis: int, output: Shape) -> Any:
 
     TVM's own asks for every element which input it comes from.
     """
-    buffers = [_buffer(shape, f"a{index}") for index, shape in enumerate(inputs)]
-    result = _buffer(output, "y")
+    buffers = [_buffer((shape, "float32"), f"a{index}") for index, shape in enumerate(inputs)]
+    result = _buffer((output, "float32"), "y")
     target, outer = _flat(result), math.prod(output[:axis])
     row = math.prod(output[axis:])
     body, offset = [tirx.DeclBuffer(target, data=result.data)], 0
@@ -85,13 +87,13 @@ def concat_function(inputs: Sequence[Shape], axis: int, output: Shape) -> Any:
     return _function([*buffers, result], tirx.SeqStmt(body))
 
 
-def _buffer(shape: Shape, name: str) -> Any:
-    return tirx.decl_buffer(shape, "float32", name, elem_offset=0)
+def _buffer(kind: Kind, name: str) -> Any:
+    return tirx.decl_buffer(*kind, name, elem_offset=0)
 
 
 def _flat(buffer: Any) -> Any:
     size = math.prod(int(extent) for extent in buffer.shape)
-    return tirx.decl_buffer([size], "float32", f"{buffer.name}_flat", elem_offset=0)
+    return tirx.decl_buffer([size], buffer.dtype, f"{buffer.name}_flat", elem_offset=0)
 
 
 def _pointer(buffer: Any, begin: int, body: list[Any]) -> Any:
@@ -108,8 +110,8 @@ def _function(buffers: Sequence[Any], body: Any) -> Any:
 
 
 def loops_function(
-    inputs: Sequence[tuple[Shape, str]],
-    outputs: Sequence[tuple[Shape, str]],
+    inputs: Sequence[Kind],
+    outputs: Sequence[Kind],
     body: Callable[[list[Any], list[Any]], list[Any]],
 ) -> Any:
     """A function of plain loops; ``body`` reads and writes its tensors by flat indices."""

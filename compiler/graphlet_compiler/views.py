@@ -57,15 +57,15 @@ def resolve(graph: Graph) -> None:
         if node.kernel is None:
             continue
         for index, name in enumerate(node.inputs):
-            base, offset = _base(graph, producers, name)
-            if base != name:
-                node.inputs[index] = base
+            source, offset = base(graph, producers, name)
+            if source != name:
+                node.inputs[index] = source
             if offset != 0:
                 node.offsets[index] = offset
     graph.prune()
 
 
-def _base(graph: Graph, producers: dict[str, Node], name: str) -> tuple[str, int]:
+def base(graph: Graph, producers: dict[str, Node], name: str) -> tuple[str, int]:
     """The tensor in which ``name``'s values lie in order, and from which element on."""
     total = 0
     while (node := producers.get(name)) is not None and node.kernel is None and not node.domain:

@@ -20,8 +20,7 @@ from graphlet_compiler import (
     graph_json,
     importer,
     lowering,
-    onnx_file,
-    prepare,
+    pipeline,
     shapes,
     simplify,
 )
@@ -29,6 +28,7 @@ from graphlet_compiler.errors import UnsupportedOperatorError
 from graphlet_compiler.graph import Graph
 from graphlet_compiler.graph_json import ExecutorGraph
 from graphlet_compiler.spec import ModelSpec
+from graphlet_compiler.tensors import TensorSpec
 from graphlet_compiler.tuning import Tuner
 
 Array = NDArray[Any]
@@ -37,9 +37,10 @@ Array = NDArray[Any]
 class Executor:
     """A model compiled for this machine."""
 
-    def __init__(self, model: onnx.ModelProto, spec: ModelSpec, tuner: Tuner | None = None) -> None:
-        self.graph: Graph = prepare.open_graph(onnx_file.expand(model), spec)
-        self.graph.tuner = tuner or Tuner()
+    def __init__(
+        self, model: onnx.ModelProto, spec: ModelSpec | TensorSpec, tuner: Tuner | None = None
+    ) -> None:
+        self.graph: Graph = pipeline.open_model(spec, model, tuner)
         simplify.simplify(self.graph)
         if unsupported := importer.unsupported(self.graph):
             raise UnsupportedOperatorError.of(unsupported)
@@ -62,8 +63,8 @@ class Executor:
             else None
         )
 
-    def run(self, picture: Array) -> Array:
-        """One inference, in storages that are full of rubbish at first."""
+    def run(self, *inputs: Array) -> Array:
+        """The first output of one inference, in storages that are full of rubbish at first."""
         places, _ = self.executor.plan()
         entries = [t for n in self.executor.nodes for t in n.outputs]
         sizes: dict[int, int] = {}
@@ -80,25 +81,25 @@ class Executor:
                 raw = memory[place.storage][place.offset :][: tensor.nbytes]
                 tensors.append(raw.view(tensor.dtype).reshape(tensor.shape))
             rows.append(tensors)
+        given = dict(zip(self.graph.inputs, inputs, strict=True)) | self.executor.params
         for node, tensors in zip(self.executor.nodes, rows, strict=True):
             if node.function is None:
-                value = self.executor.params.get(node.name)
-                tensors[0][...] = picture if value is None else value
+                tensors[0][...] = given[node.name]
                 continue
-            inputs = [rows[index][output] for index, output in node.inputs]
+            read = [rows[index][output] for index, output in node.inputs]
             calls = _kernel_calls(self.functions[node.function])
             if calls:
-                _run_kernels(calls, inputs, tensors[0])
+                _run_kernels(calls, read, tensors[0])
             else:
                 assert self.host is not None
                 # Views make tensors arrive in other shapes; the function takes its own.
                 shapes = [[int(e) for e in p.shape] for p in self.functions[node.function].params]
                 arguments = [
                     tvm.runtime.tensor(array.reshape(shape))
-                    for array, shape in zip((*inputs, *tensors), shapes, strict=True)
+                    for array, shape in zip((*read, *tensors), shapes, strict=True)
                 ]
                 self.host[node.function](*arguments)
-                for tensor, argument in zip(tensors, arguments[len(inputs) :], strict=True):
+                for tensor, argument in zip(tensors, arguments[len(read) :], strict=True):
                     tensor[...] = argument.numpy().reshape(tensor.shape)
         index, output = self.executor.head
         return rows[index][output].copy()

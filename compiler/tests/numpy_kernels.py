@@ -7,6 +7,7 @@ is read), the call's numbers, and the output to fill, flat too.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from graphlet_compiler.kernels import (
+    SUFFIXES,
     Activation,
     AveragePool2d,
     Conv2d,
@@ -28,6 +30,7 @@ from graphlet_compiler.kernels import (
 )
 
 Array = NDArray[Any]
+Kernel = Callable[[list[Array | None], list[float], Array], None]
 
 
 def _finished(value: Array, residual: Array | None, numbers: list[float], output: Array) -> None:
@@ -188,6 +191,22 @@ def _transpose(pointers: list[Array | None], numbers: list[float], output: Array
     output[...] = _shaped(x, g.d0, g.d1, g.d2, g.d3).transpose(0, 2, 1, 3).reshape(-1)
 
 
+def _joined(join: Callable[[Array, Array], Any]) -> Kernel:
+    def run(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
+        a, b = pointers
+        assert a is not None and b is not None
+        extents = [int(value) for value in numbers]
+        output[...] = np.reshape(join(_shaped(a, *extents[:6]), _shaped(b, *extents[6:])), -1)
+
+    return run
+
+
+def _argmax(pointers: list[Array | None], numbers: list[float], output: Array) -> None:
+    (x,) = pointers
+    assert x is not None
+    output[...] = _shaped(x, *(int(value) for value in numbers)).argmax(1).reshape(-1)
+
+
 def _shaped(x: Array, *shape: int) -> Array:
     """What a kernel reads from an address on."""
     return x.reshape(-1)[: math.prod(shape)].reshape(shape)
@@ -205,7 +224,7 @@ def _windows(x: Array, g: Any, fill: float = 0.0) -> Array:
     return np.asarray(strided[:, :, : g.oh, : g.ow])
 
 
-KERNELS = {
+KERNELS: dict[str, Kernel] = {
     "graphlet_conv2d_f32": _conv2d,
     "graphlet_conv2d_winograd_f32": _winograd,
     "graphlet_depthwise_conv2d_f32": _depthwise,
@@ -218,4 +237,15 @@ KERNELS = {
     "graphlet_layer_norm_f32": _layer_norm,
     "graphlet_matmul_f32": _matmul,
     "graphlet_transpose_f32": _transpose,
+    **{
+        f"graphlet_{name}_{suffix}": kernel
+        for suffix in SUFFIXES.values()
+        for name, kernel in (
+            ("add", _joined(np.add)),
+            ("mul", _joined(np.multiply)),
+            ("equal", _joined(np.equal)),
+            ("equal_count", _joined(lambda a, b: np.count_nonzero(a == b))),
+            ("argmax", _argmax),
+        )
+    },
 }

@@ -8,16 +8,17 @@ from test_numbers import agrees, kernels
 
 SHAPE = (1, 3, 64, 64)
 
-# What is not a kernel's: one pass over memory each, for gates, residuals and embeddings.
+# One pass over memory each: gates, residuals and embeddings.
 PASSES = {
+    # Gates of small maps are left to TVM.
     "mobilenet_v3": ["Mul"] * 3,
     "mobilenet_v3_of_parts": ["Mul"] * 3,
     "mobilenet_v3_of_clip": ["Mul"] * 3,
     "efficientnet_lite": [],
-    "efficientnet_b0": ["Mul"] * 5,
-    "vit": ["Concat"] + ["Add"] * 5,
-    "vit_of_parts": ["Concat"] + ["Add"] * 5,
-    "vit_of_tanh": ["Concat"] + ["Add"] * 5,
+    "efficientnet_b0": ["mul"] + ["Mul"] * 4,
+    "vit": ["Concat"] + ["add"] * 5,
+    "vit_of_parts": ["Concat"] + ["add"] * 5,
+    "vit_of_tanh": ["Concat"] + ["add"] * 5,
 }
 
 
@@ -25,7 +26,8 @@ PASSES = {
 def test_a_modern_network_agrees_and_takes_kernels(name: str) -> None:
     executor = agrees(modern_models.MODELS[name](), SHAPE)
     assert not executor.refusals
-    assert [op for op in kernels(executor) if not op.islower()] == PASSES[name]
+    passes = [op for op in kernels(executor) if not op.islower() or op in ("add", "mul")]
+    assert passes == PASSES[name]
 
 
 def test_every_spelling_of_a_network_becomes_the_same_calls() -> None:

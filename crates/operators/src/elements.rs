@@ -34,6 +34,12 @@ pub trait Number: Copy + PartialOrd {
     fn count_equal(a: &[Self], b: &[Self]) -> usize;
 }
 
+/// Whether two elements are equal, as the byte of a `bool`.
+#[must_use]
+pub fn equal<T: Number>(a: T, b: T) -> u8 {
+    u8::from(a == b)
+}
+
 macro_rules! integers {
     ($($integer:ty, $count:ty);*) => {$(
         impl Number for $integer {
@@ -187,32 +193,42 @@ impl Pairing {
         self.len() == 0
     }
 
-    /// Calls `row` with where each row of the innermost axis starts in both operands and in the
-    /// result.
-    fn rows(&self, mut row: impl FnMut(&Axis, [usize; 3])) {
-        if self.is_empty() {
-            return;
+    /// The innermost axis, the one around it, and all others; of one element where there is none.
+    fn nest(&self) -> (Axis, Axis, &[Axis]) {
+        let axis = |number| self.axes.get(number).copied().unwrap_or(Axis::ONE);
+        (axis(0), axis(1), self.axes.get(2..).unwrap_or_default())
+    }
+}
+
+/// Calls `row` with where each row of the innermost axis starts in both operands and in the
+/// result, which has no axis without elements.
+#[inline(always)]
+fn rows((inner, middle, outer): (Axis, Axis, &[Axis]), mut row: impl FnMut([usize; 3])) {
+    let mut index = vec![0; outer.len()];
+    let (mut i, mut j, mut start) = (0, 0, 0);
+    loop {
+        for step in 0..middle.extent {
+            row([i + step * middle.a, j + step * middle.b, start]);
+            start += inner.extent;
         }
-        let whole = Axis { extent: 1, a: 0, b: 0 };
-        let (inner, outer) = self.axes.split_first().unwrap_or((&whole, &[]));
-        let mut index = vec![0; outer.len()];
-        for start in (0..self.len()).step_by(inner.extent) {
-            let at = |stride: fn(&Axis) -> usize| {
-                index.iter().zip(outer).map(|(i, axis)| i * stride(axis)).sum::<usize>()
-            };
-            row(inner, [at(|axis| axis.a), at(|axis| axis.b), start]);
-            for (i, axis) in index.iter_mut().zip(outer) {
-                *i += 1;
-                if *i < axis.extent {
-                    break;
-                }
-                *i = 0;
+        let mut ended = true;
+        for (at, axis) in index.iter_mut().zip(outer) {
+            (*at, i, j) = (*at + 1, i + axis.a, j + axis.b);
+            if *at < axis.extent {
+                ended = false;
+                break;
             }
+            (*at, i, j) = (0, i - axis.extent * axis.a, j - axis.extent * axis.b);
+        }
+        if ended {
+            return;
         }
     }
 }
 
 impl Axis {
+    const ONE: Axis = Axis { extent: 1, a: 0, b: 0 };
+
     /// Whether the next outer axis goes on where this one ends, in both operands.
     fn continues(&self, outer: &Axis) -> bool {
         let on = |inner: usize, outer: usize| match inner {
@@ -227,36 +243,54 @@ impl Axis {
 ///
 /// # Errors
 /// [`KernelError::Geometry`] when a slice does not have the elements of its shape.
-pub fn binary<T: Number>(
+pub fn binary<T: Number, U: Copy>(
     pairing: &Pairing,
     a: &[T],
     b: &[T],
-    y: &mut [T],
-    join: impl Fn(T, T) -> T + Copy,
+    y: &mut [U],
+    join: impl Fn(T, T) -> U + Copy,
 ) -> Result<(), KernelError> {
     check(pairing, a, b)?;
     if y.len() != pairing.len() {
         return Err(KernelError::Geometry("the output has another size"));
     }
-    pairing.rows(|axis, [i, j, start]| {
-        let y = &mut y[start..start + axis.extent];
-        match (axis.a, axis.b) {
-            (0, 0) => y.fill(join(a[i], b[j])),
-            (0, _) => {
-                let a = a[i];
-                y.iter_mut().zip(&b[j..]).for_each(|(y, &b)| *y = join(a, b));
-            }
-            (_, 0) => {
-                let b = b[j];
-                y.iter_mut().zip(&a[i..]).for_each(|(y, &a)| *y = join(a, b));
-            }
-            _ => {
-                let pairs = a[i..].iter().zip(&b[j..]);
-                y.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y = join(a, b));
-            }
-        }
-    });
+    if pairing.is_empty() {
+        return Ok(());
+    }
+    let nest = pairing.nest();
+    let len = nest.0.extent;
+    // What repeats is told apart once, not for every row: rows may be short.
+    match (nest.0.a, nest.0.b) {
+        (0, 0) => rows(nest, |[i, j, start]| y[start..][..len].fill(join(a[i], b[j]))),
+        (0, _) => rows(nest, |[i, j, start]| {
+            let (a, b) = (a[i], &b[j..][..len]);
+            row(b, b, &mut y[start..][..len], |b, _| join(a, b));
+        }),
+        (_, 0) => rows(nest, |[i, j, start]| {
+            let (a, b) = (&a[i..][..len], b[j]);
+            row(a, a, &mut y[start..][..len], |a, _| join(a, b));
+        }),
+        _ => rows(nest, |[i, j, start]| {
+            row(&a[i..][..len], &b[j..][..len], &mut y[start..][..len], join);
+        }),
+    }
     Ok(())
+}
+
+/// Joins two rows, four vectors in each turn of the loop.
+#[inline(always)]
+fn row<T: Copy, U>(a: &[T], b: &[T], y: &mut [U], join: impl Fn(T, T) -> U) {
+    let turn = const { 64 / size_of::<T>() };
+    let (mut a, mut b, mut y) =
+        (a.chunks_exact(turn), b.chunks_exact(turn), y.chunks_exact_mut(turn));
+    for ((a, b), y) in (&mut a).zip(&mut b).zip(&mut y) {
+        for ((&a, &b), y) in a.iter().zip(b).zip(y) {
+            *y = join(a, b);
+        }
+    }
+    for ((&a, &b), y) in a.remainder().iter().zip(b.remainder()).zip(y.into_remainder()) {
+        *y = join(a, b);
+    }
 }
 
 /// How many pairs are equal.
@@ -265,18 +299,19 @@ pub fn binary<T: Number>(
 /// As [`binary`].
 pub fn equal_count<T: Number>(pairing: &Pairing, a: &[T], b: &[T]) -> Result<usize, KernelError> {
     check(pairing, a, b)?;
+    if pairing.is_empty() {
+        return Ok(0);
+    }
     let mut count = 0;
-    pairing.rows(|axis, [i, j, _]| {
-        let len = axis.extent;
-        let equal = |repeated: T, row: &[T]| row.iter().filter(|&&value| value == repeated).count();
-        count += match (axis.a, axis.b) {
-            (0, 0) if a[i] == b[j] => len,
-            (0, 0) => 0,
-            (0, _) => equal(a[i], &b[j..j + len]),
-            (_, 0) => equal(b[j], &a[i..i + len]),
-            _ => T::count_equal(&a[i..i + len], &b[j..j + len]),
-        };
-    });
+    let nest = pairing.nest();
+    let len = nest.0.extent;
+    let equal = |repeated: T, row: &[T]| row.iter().filter(|&&value| value == repeated).count();
+    match (nest.0.a, nest.0.b) {
+        (0, 0) => rows(nest, |[i, j, _]| count += if a[i] == b[j] { len } else { 0 }),
+        (0, _) => rows(nest, |[i, j, _]| count += equal(a[i], &b[j..][..len])),
+        (_, 0) => rows(nest, |[i, j, _]| count += equal(b[j], &a[i..][..len])),
+        _ => rows(nest, |[i, j, _]| count += T::count_equal(&a[i..][..len], &b[j..][..len])),
+    }
     Ok(count)
 }
 

@@ -27,10 +27,18 @@ pub fn extent(value: i32) -> Result<usize, KernelError> {
 /// # Errors
 /// [`KernelError::Geometry`] when so many values exceed 2 GiB.
 pub fn floats(extents: &[usize]) -> Result<usize, KernelError> {
+    elements::<f32>(extents)
+}
+
+/// The same for values of another type.
+///
+/// # Errors
+/// [`KernelError::Geometry`] when so many values exceed 2 GiB.
+pub fn elements<T>(extents: &[usize]) -> Result<usize, KernelError> {
     let too_large = KernelError::Geometry("a tensor exceeds 2 GiB");
     let count = extents.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent));
     let count = count.ok_or(too_large)?;
-    match (count as u64).checked_mul(4) {
+    match (count as u64).checked_mul(size_of::<T>() as u64) {
         Some(bytes) if bytes <= MAX_BYTES => Ok(count),
         _ => Err(too_large),
     }

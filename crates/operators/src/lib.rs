@@ -2,7 +2,8 @@
 //!
 //! A model's compiled functions hand their convolutions, dense layers and pools to the C
 //! symbols of this crate; the two meet only at link, so a module keeps just the kernels it
-//! uses. All tensors are `f32`, NCHW, contiguous, batch 1 or more. The arguments are validated
+//! uses. All tensors are contiguous, `f32`, and where there are channels NCHW, batch 1 or more;
+//! the kernels of [`elements`] take integers too. The arguments are validated
 //! into the structs of [`geometry`], the drivers arrange the input (padding, chunks, offset
 //! tables) in the one buffer of [`scratch`], and the micro-kernels do the arithmetic on
 //! vectors of four. Which vectors those are is chosen once, by module:
@@ -20,8 +21,8 @@
 //!
 //! # What every caller promises
 //! Each pointer is null or leads to a buffer of at least the documented extent, aligned for
-//! `f32`; the output overlaps no other buffer. Kernels touch nothing outside these buffers and
-//! scratch. A null pointer where a buffer is needed is answered with -1.
+//! its type and initialised; the output overlaps no other buffer. Kernels touch nothing outside
+//! these buffers and scratch. A null pointer where a buffer is needed is answered with -1.
 //!
 //! # Activations
 //! Kernels that multiply end with one, `activation: i32, lo: f32, hi: f32`, after bias and
@@ -88,6 +89,12 @@ mod vector;
 mod walk;
 mod winograd;
 
+pub use symbols::elements::{
+    graphlet_add_f32, graphlet_add_i8, graphlet_add_i32, graphlet_argmax_f32, graphlet_argmax_i8,
+    graphlet_argmax_i32, graphlet_equal_count_f32, graphlet_equal_count_i8,
+    graphlet_equal_count_i32, graphlet_equal_f32, graphlet_equal_i8, graphlet_equal_i32,
+    graphlet_mul_f32, graphlet_mul_i8, graphlet_mul_i32,
+};
 pub use symbols::values::{
     graphlet_activation_f32, graphlet_binary_f32, graphlet_dense_f32, graphlet_layer_norm_f32,
     graphlet_matmul_f32, graphlet_softmax_f32, graphlet_transpose_f32,

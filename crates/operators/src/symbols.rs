@@ -1,5 +1,6 @@
 //! The C symbols: arguments are validated here, and nothing is read before they all are.
 
+pub(crate) mod elements;
 pub(crate) mod values;
 pub(crate) mod windows;
 
