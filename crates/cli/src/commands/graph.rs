@@ -150,7 +150,7 @@ impl Module {
         let mut bytes = Vec::new();
         let file = fs::File::open(path).with_context(context)?;
         // It may have grown meanwhile.
-        file.take(args.memory + 1).read_to_end(&mut bytes).with_context(context)?;
+        file.take(args.memory.saturating_add(1)).read_to_end(&mut bytes).with_context(context)?;
         if bytes.len() as u64 > args.memory {
             return Err(too_large().into());
         }
