@@ -25,6 +25,7 @@ from onnx import TensorProto, checker, defs, helper, shape_inference
 
 from graphlet_compiler.errors import CompileError
 from graphlet_compiler.events import Events
+from graphlet_compiler.onnx_file import OLDEST_OPSET
 
 _Schema = defs.OpSchema
 _AttrType = defs.OpSchema.AttrType
@@ -46,6 +47,8 @@ _DTYPES = {
     "uint64": (TensorProto.UINT64, "uint64"),
     "bool": (TensorProto.BOOL, "bool"),
 }
+# 32 bits address that much.
+_MEMORY_BYTES = 1 << 32
 _DTYPE_OF_SCHEMA = {f"tensor({schema})": name for name, (_, schema) in _DTYPES.items()}
 
 
@@ -118,6 +121,7 @@ def model_of(operator: Operator) -> onnx.ModelProto:
             continue
         number = _DTYPES[tensor.dtype][0]
         if tensor.values is None:
+            _check_size(name, tensor)
             given.append(helper.make_tensor_value_info(name, number, tensor.shape))
         else:
             constants.append(_constant(name, tensor))
@@ -135,6 +139,19 @@ def model_of(operator: Operator) -> onnx.ModelProto:
     return _inferred(model, schema)
 
 
+def _check_size(name: str, tensor: Input) -> None:
+    """Refuses data that a module cannot hold, and none at all."""
+    size = (
+        math.prod(tensor.shape) * helper.tensor_dtype_to_np_dtype(_DTYPES[tensor.dtype][0]).itemsize
+    )
+    if size == 0:
+        raise WrongOperatorError(f"input `{name}` has no elements: nothing is left to compute")
+    if size > _MEMORY_BYTES:
+        raise WrongOperatorError(
+            f"input `{name}` has {size / 1e9:.1f} GB, and the memory of a module ends at 4.3 GB"
+        )
+
+
 def _newest_opset(domain: str) -> int:
     if not domain:
         # The package knows one that is not released yet.
@@ -150,6 +167,11 @@ def _schema(name: str, domain: str, opset: int) -> _Schema:
     newest = _newest_opset(domain)
     if not 1 <= opset <= newest:
         raise WrongOperatorError(f"opset {opset} is none; the newest here is {newest}")
+    if not domain and opset < OLDEST_OPSET:
+        raise WrongOperatorError(
+            f"opset {opset} is too old: {OLDEST_OPSET} to {newest} are known",
+            hint="leave --opset out for the newest",
+        )
     try:
         schema = defs.get_schema(name, opset, domain)
     except defs.SchemaError:
