@@ -137,6 +137,11 @@ def _reason(code: int, errors: str) -> str:
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     telling = [line for line in lines if "error" in line.lower() and not line.startswith("at ")]
     said = (telling or lines or ["it said nothing"])[0 if telling else -1]
+    # As anyhow and wasmtime print the chain of an error, the root last.
+    causes = lines[lines.index("Caused by:") + 1 :] if "Caused by:" in lines else []
+    causes = [line for line in causes if not line.startswith("at ")]
+    if causes:
+        said = f"{said.removesuffix(':')}: {causes[-1]}"
     return f"exit code {code}: {said[:300]}"
 
 

@@ -28,6 +28,9 @@ def test_a_failure_tells_the_line_that_says_most() -> None:
     code = "import sys; sys.exit('a warning\\nTypeError: no such model\\n  at line 3')"
     with pytest.raises(PeerError, match="exit code 1: TypeError: no such model"):
         process.run(python(code), timeout=60)
+    chain = "Error: Reading the model\\n\\nCaused by:\\n    Out of memory (os error 48)"
+    with pytest.raises(PeerError, match="Error: Reading the model: Out of memory"):
+        process.run(python(f"import sys; sys.exit('{chain}')"), timeout=60)
     with pytest.raises(PeerError, match="it said nothing"):
         process.run(python("pass"), timeout=60)
     with pytest.raises(PeerError, match="does not start"):
