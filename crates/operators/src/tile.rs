@@ -7,7 +7,9 @@ use crate::read_ahead;
 use crate::strip::{self, Strip};
 use crate::variant::F32x4;
 use crate::vector::Vector;
-use crate::walk::{LEG, Pointwise, PointwiseInLegs, RowsOfThree, SplitRows, Table, Tile, Walk};
+use crate::walk::{
+    self, LEG, Pointwise, PointwiseInLegs, RowsOfThree, SplitRows, Table, Tile, Walk,
+};
 
 /// Output pixels of one tile.
 pub(crate) const PIXELS: usize = 4;
@@ -176,6 +178,7 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
     let strips = s.columns / strip::PIXELS;
     let rest = match s.columns % strip::PIXELS {
         0 if strips > 0 => Rest::None,
+        1 if strips > 0 && W::LAST_ALONE => Rest::One,
         1..=PIXELS if strips > 0 => Rest::Four,
         _ if strips > 0 => Rest::Eight,
         _ => Rest::Fours,
@@ -233,6 +236,13 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
                 }
                 let fours = match rest {
                     Rest::None => continue,
+                    Rest::One => {
+                        let last = s.columns - 1;
+                        let pixel = input.add(place(strips, last, 1));
+                        let sums = walk::one_pixel(s, pixel, tiles.weights, tiles.bias);
+                        store_pixel(s, sums, at + last, channels);
+                        continue;
+                    }
                     Rest::Eight => {
                         strip(strips, s.columns - strip::PIXELS, 1);
                         continue;
@@ -264,6 +274,8 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
 #[derive(Clone, Copy)]
 enum Rest {
     None,
+    /// The last pixel.
+    One,
     /// The last four pixels.
     Four,
     /// The last eight.
@@ -295,6 +307,25 @@ unsafe fn store_whole(s: &Sweep, tile: &Tile, at: usize) {
                 }
                 value.larger(low).smaller(high).store(s.output.add(at));
             }
+        }
+    }
+}
+
+/// Writes the first `channels` channels of one pixel.
+///
+/// # Safety
+/// Output, and residual if there is one, hold them.
+#[inline(always)]
+unsafe fn store_pixel(s: &Sweep, sums: [F32x4; 2], at: usize, channels: usize) {
+    let mut values = [0.0; CHANNELS];
+    // SAFETY: `values` has eight values; the rest is the caller's promise.
+    unsafe {
+        sums[0].store(values.as_mut_ptr());
+        sums[1].store(values.as_mut_ptr().add(4));
+        for (channel, value) in values.iter().enumerate().take(channels) {
+            let at = at + channel * s.output_plane;
+            let residual = if s.residual.is_null() { 0.0 } else { *s.residual.add(at) };
+            *s.output.add(at) = s.clamp.apply(value + residual);
         }
     }
 }

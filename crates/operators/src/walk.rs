@@ -35,6 +35,8 @@ pub(crate) trait Walk {
     const STRIP: unsafe fn(&mut Strip);
     /// Whether sums are taken in legs.
     const IN_LEGS: bool = false;
+    /// Whether [`one_pixel`] computes a row's last pixel where it is left alone.
+    const LAST_ALONE: bool = false;
 
     /// Sums up one tile.
     ///
@@ -98,6 +100,7 @@ pub(crate) struct Pointwise;
 
 impl Walk for Pointwise {
     const STRIP: unsafe fn(&mut Strip) = strip::channels;
+    const LAST_ALONE: bool = true;
 
     #[inline(always)]
     unsafe fn reduce(s: &Sweep, pixel: *const f32, weights: *const f32, bias: *const f32) -> Tile {
@@ -112,6 +115,7 @@ pub(crate) struct PointwiseInLegs;
 impl Walk for PointwiseInLegs {
     const STRIP: unsafe fn(&mut Strip) = strip::channels_in_legs;
     const IN_LEGS: bool = true;
+    const LAST_ALONE: bool = true;
 
     #[inline(always)]
     unsafe fn reduce(
@@ -141,6 +145,65 @@ impl Walk for PointwiseInLegs {
             }
         }
     }
+}
+
+/// Sums up eight channels of a single pixel of a 1x1 convolution, the last of each map of odd sides:
+/// in legs, of which every fourth step goes to the same sum, so that none waits for another.
+///
+/// # Safety
+/// As [`Walk::reduce`] for one pixel.
+#[inline(never)]
+pub(crate) unsafe fn one_pixel(
+    s: &Sweep,
+    mut pixel: *const f32,
+    mut weights: *const f32,
+    bias: *const f32,
+) -> [F32x4; 2] {
+    let mut left = s.steps;
+    // SAFETY: the caller's promise; the legs are parts of the whole.
+    unsafe {
+        let mut total = [F32x4::load(bias), F32x4::load(bias.add(4))];
+        while left > 0 {
+            let steps = left.min(LEG);
+            let [a, b, c, d] = one_pixel_leg(steps, pixel, s.input_plane, weights);
+            for (i, total) in total.iter_mut().enumerate() {
+                *total = total.add(a[i].add(b[i]).add(c[i].add(d[i])));
+            }
+            left -= steps;
+            pixel = pixel.wrapping_add(steps * s.input_plane);
+            weights = weights.wrapping_add(steps * CHANNELS);
+        }
+        total
+    }
+}
+
+/// # Safety
+/// Each channel's pixel and eight weights are readable; there is one at least.
+#[inline(always)]
+unsafe fn one_pixel_leg(
+    mut left: usize,
+    mut pixel: *const f32,
+    plane: usize,
+    mut weights: *const f32,
+) -> Tile {
+    let mut sums = [[F32x4::splat(0.0); 2]; PIXELS];
+    // SAFETY: the caller's promise; pointers are read only while steps are left.
+    unsafe {
+        'steps: loop {
+            for sums in &mut sums {
+                let value = F32x4::load_splat(pixel);
+                sums[0] = value.mul_add(F32x4::load(weights), sums[0]);
+                sums[1] = value.mul_add(F32x4::load(ahead(weights, 4)), sums[1]);
+                left -= 1;
+                if left == 0 {
+                    break 'steps;
+                }
+                pixel = pixel.wrapping_add(plane);
+                weights = weights.wrapping_add(CHANNELS);
+            }
+        }
+    }
+    sums
 }
 
 /// Adds the products of `left` channels, `plane` values apart, to a tile.
