@@ -185,6 +185,9 @@ impl BuildError {
                 "toml" if source.kind() == io::ErrorKind::NotFound => {
                     Some("`graphlet init model.onnx` writes one".to_owned())
                 }
+                _ if source.kind() == io::ErrorKind::InvalidData => {
+                    Some("a model.toml is text; the name of an ONNX file ends in .onnx".to_owned())
+                }
                 _ => None,
             },
             BuildError::Tuning { path, source: TuningError::Absent } => Some(format!(

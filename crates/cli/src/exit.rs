@@ -1,10 +1,11 @@
 //! Exit codes, and errors that are the user's to mend: 0 done, 1 failed, 2 wrong usage or
 //! configuration.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io, process::ExitCode};
 
 use builder::BuildError;
 use host::{LoadError, ModuleError};
+use wasm_runtime::GraphError;
 
 use crate::trust::Refused;
 
@@ -87,6 +88,9 @@ fn given_hint(_: &anyhow::Error) -> Option<String> {
 
 /// Prints an error with its causes and hint, and gives the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
+    if is_unread(error) {
+        return ExitCode::FAILURE;
+    }
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
@@ -101,6 +105,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         .or_else(|| build.and_then(BuildError::hint))
         .or_else(|| error.downcast_ref::<Refused>().map(Refused::hint))
         .or_else(|| error.downcast_ref::<LoadError>().and_then(load_hint))
+        .or_else(|| error.downcast_ref::<GraphError>().and_then(graph_hint))
         .or_else(|| given_hint(error));
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
@@ -111,7 +116,14 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A WASI command is easily taken for an actor: both are `.wasm` files that graphlet made.
+/// Whether stdout was closed by its reader, such as `head`, who has what it wants: of all errors of
+/// files only those of stdout come without a context.
+fn is_unread(error: &anyhow::Error) -> bool {
+    let source = error.downcast_ref::<io::Error>();
+    error.chain().len() == 1 && source.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Other modules that graphlet made are easily taken for an actor: all are `.wasm` files.
 fn load_hint(error: &LoadError) -> Option<String> {
     match error {
         LoadError::Module(ModuleError::Imports { names })
@@ -119,6 +131,23 @@ fn load_hint(error: &LoadError) -> Option<String> {
         {
             Some("a WASI command runs by itself: wasmtime run --dir . MODULE PICTURE".into())
         }
+        LoadError::Module(ModuleError::Export { .. }) => Some(
+            "graphlet inspect MODULE shows what it is; a WASM graph runs by: graphlet graph run -g \
+             MODULE"
+                .into(),
+        ),
+        _ => None,
+    }
+}
+
+/// And an actor for a graph.
+fn graph_hint(error: &GraphError) -> Option<String> {
+    match error {
+        GraphError::Import { .. } | GraphError::Export(_) => Some(
+            "graphlet inspect MODULE shows what it is; an actor runs by: graphlet classify MODULE \
+             PICTURE"
+                .into(),
+        ),
         _ => None,
     }
 }

@@ -125,6 +125,7 @@ fn tensors_go_in_and_come_out_as_numpy_has_them() {
          np.save('big.npy', x.astype('>f4'))\n\
          np.save('double.npy', x.astype(np.float64))\n\
          np.savez_compressed('named.npz', **{i.name: x})\n\
+         np.savez('none.npz')\n\
          np.savez('expected.npz', **dict(zip([o.name for o in s.get_outputs()], s.run(None, {i.name: x}))))",
     );
     let name = {
@@ -156,6 +157,8 @@ fn tensors_go_in_and_come_out_as_numpy_has_them() {
         ("double.npy", 2, "float32, not float64"),
         ("plain.npy plain.npy", 2, "2 files for 1 inputs"),
         ("other=plain.npy", 2, "no input `other`"),
+        (&format!("{named} {named}"), 2, "two files for the input"),
+        ("none.npz", 2, "no file for the input"),
         ("graph.wasm", 1, "not a NumPy array file"),
         ("missing.npy", 1, "missing.npy"),
         ("out.npz", 2, "no input"),
@@ -195,6 +198,7 @@ fn a_graph_that_nobody_trusted_has_signed_is_not_run_but_told_about() {
     let run = stranger.run(&format!("graph run -g actor.wasm -i {picture}"));
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("not a WASM graph: it imports `wapc."), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: graphlet inspect"), "{}", run.stderr);
 }
 
 #[test]

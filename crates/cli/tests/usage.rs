@@ -180,3 +180,12 @@ fn mistakes_in_a_manifest_are_all_reported_and_are_exit_code_2() {
     fs::remove_file(user.file("guest.wasm")).unwrap();
     user.refused("run --manifest host.yaml --admin off", 1, &["guest.wasm", "No such file"]);
 }
+
+#[test]
+fn a_reader_that_has_enough_is_no_error_to_be_told() {
+    let user = User::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ran = user.command("keys list").stdout(writer).output().unwrap();
+    assert_eq!((ran.status.code(), String::from_utf8_lossy(&ran.stderr).as_ref()), (Some(1), ""));
+}

@@ -228,8 +228,12 @@ fn classify(
 /// Tensors to tensors; gives the time of a run.
 fn compute(args: &RunArgs, graph: &mut GraphExecutor) -> Result<Duration> {
     let description = graph.description()?.clone();
-    for (name, tensor) in read_inputs(&args.inputs, &description.inputs)? {
-        graph.set_input(&name, &tensor).map_err(Usage::new)?;
+    let given = read_inputs(&args.inputs, &description.inputs)?;
+    for (name, tensor) in &given {
+        graph.set_input(name, tensor).map_err(Usage::new)?;
+    }
+    if let Some(input) = description.inputs.iter().find(|i| given.iter().all(|g| g.0 != i.name)) {
+        return Err(Usage::new(format!("no file for the input `{}`", input.name)).into());
     }
     let ran = repeat(args, graph)?;
     let outputs = (0..description.outputs.len()).map(|index| graph.get_output(index));

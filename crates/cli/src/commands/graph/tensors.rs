@@ -21,7 +21,7 @@ pub fn read_inputs(
         return read_npz(&bytes).with_context(|| file.clone());
     }
     let mut unnamed = inputs.iter();
-    let mut tensors = Vec::new();
+    let mut tensors: Vec<(String, _)> = Vec::new();
     for file in files {
         // A name may hold anything, so it ends at the last sign before the file's.
         let (name, file) = match file.rsplit_once('=') {
@@ -35,7 +35,11 @@ pub fn read_inputs(
         };
         let bytes = fs::read(file).with_context(|| format!("cannot read {file}"))?;
         let tensor = read_npy(&bytes).with_context(|| file.to_owned())?;
-        // NumPy knows no bfloat16; raw pairs of bytes are taken for it above.
+        if tensors.iter().any(|(other, _)| *other == name) {
+            return Err(Usage::new(format!("two files for the input `{name}`"))
+                .hint("files without a name are for the inputs in their order")
+                .into());
+        }
         tensors.push((name, tensor));
     }
     Ok(tensors)
