@@ -28,7 +28,7 @@ pub const WASMTIME: &str = "48";
 
 /// Counts up when kernels of `crates/operators` are added or become so much faster or slower that
 /// measurements made before should not decide any more.
-pub const KERNELS: u32 = 1;
+pub const KERNELS: u32 = 2;
 
 /// A tuning log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -275,7 +275,7 @@ mod tests {
     fn what_another_engine_measured_is_named_and_not_used() {
         for (engine, words) in [
             (EngineId { wasmtime: "47".into(), ..current() }, "wasmtime 47"),
-            (EngineId { kernels: KERNELS + 1, ..current() }, "generation 2"),
+            (EngineId { kernels: 1, ..current() }, "generation 1, these are of 2"),
             (EngineId { simd: "simd128".into(), ..current() }, "this build is `relaxed`"),
             (EngineId { simd: "avx".into(), ..current() }, "`avx`, which is unknown"),
         ] {

@@ -6,6 +6,8 @@ mod support;
 
 use std::{fs, process::Command};
 
+use builder::EngineId;
+use model_spec::SimdLevel;
 use serde_json::{Value, json};
 
 use support::{User, digits, pictures, root};
@@ -55,10 +57,8 @@ fn something_to_choose(user: &User) -> (String, String, String) {
 
 /// A log with one choice, by this program's engine but for `changes`.
 fn chosen(layer: &str, default: &str, choice: &str, changes: &[(&str, Value)]) -> String {
-    let mut engine = json!({"kernels": 1, "processor": "any"});
-    for (key, value) in ENGINE {
-        engine[key] = value.into();
-    }
+    let engine = EngineId::current(SimdLevel::Relaxed, "any");
+    let mut engine = serde_json::to_value(engine).unwrap();
     for (key, value) in changes {
         engine[*key] = value.clone();
     }
