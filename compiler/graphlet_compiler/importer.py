@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,8 +24,10 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _DTYPES = (*_FLOATS, *_INTEGERS, "bool")
 
-# TVM's messages can be pages long.
-_MAX_REASON = 300
+# TVM's messages can be pages long: the first line says what is wrong, programs follow.
+_MAX_REASON = 200
+# How TVM begins what a check of its own says; only what follows is for others.
+_CHECK = re.compile(r"^Check failed:? *(\(.*?\) *)?(is false)?:? *")
 
 # Marks the variables that calls of known nodes are bound to.
 NODE_PREFIX = "graphlet_node_"
@@ -177,14 +180,17 @@ def _blame(graph: Graph) -> list[Detail]:
         try:
             _fuse(import_graph(alone)[0], alone)
         except Exception as error:
-            found.append(_refusal(node, error))
+            found.append(refusal(node, error))
     return found
 
 
-def _refusal(node: Node, error: Exception) -> Detail:
-    reason = " ".join(str(error).split()) or type(error).__name__
+def refusal(node: Node, error: Exception) -> Detail:
+    """What TVM says of a node that it does not take, in one sentence."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else ""
+    reason = _CHECK.sub("", first) or first or type(error).__name__
     if len(reason) > _MAX_REASON:
-        reason = reason[:_MAX_REASON] + "…"
+        reason = reason[:_MAX_REASON].rsplit(" ", 1)[0] + " …"
     return Detail(f"`{node.name}`: TVM does not take this {node.op}: {reason}", node.name)
 
 
@@ -276,7 +282,7 @@ class _Importer:
             self._compare(node, results)
         except Exception as error:
             # The frontend raises whatever its asserts and lookups raise.
-            self.refused.append(_refusal(node, error))
+            self.refused.append(refusal(node, error))
             # Stand-ins of the right shape let the rest be looked at too.
             results = [self.bb.emit(self._zeros(name)) if name else None for name in node.outputs]
         for name, result in zip(node.outputs, results, strict=False):

@@ -14,9 +14,10 @@ import pytest
 from models import digits, model, node, parsed, save, spec, weights
 from onnx import TensorProto, helper
 
-from graphlet_compiler import errors, pipeline, te_operators
+from graphlet_compiler import errors, importer, pipeline, te_operators
 from graphlet_compiler import spec as specification
 from graphlet_compiler.events import Events
+from graphlet_compiler.graph import Node
 
 W = {"w": weights(4, 3, 3, 3)}
 
@@ -290,3 +291,17 @@ def test_a_specification_of_the_wrong_form_is_refused(
     with pytest.raises(errors.InvalidSpecError):
         specification.parse(value)
     assert json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Check failed: (a == b) is false: shapes differ\nT.func()\n" * 99, "shapes differ"),
+        ("Check failed: (ndim == 2)", "Check failed: (ndim == 2)"),
+        ("", "ValueError"),
+        ("word " * 100, "word " * 40 + "…"),
+    ],
+)
+def test_of_what_tvm_says_one_sentence_is_told(said: str, reason: str) -> None:
+    detail = importer.refusal(Node("Add", "n", [], []), ValueError(said))
+    assert detail.message == f"`n`: TVM does not take this Add: {reason}"

@@ -42,13 +42,12 @@ impl Arena {
     pub(crate) fn zeroed(len: usize) -> Result<Self, StorageError> {
         const PAGE_BYTES: usize = 1 << 16;
         const { assert!(PAGE_BYTES.is_multiple_of(tensor::ALIGNMENT)) };
-        if len == 0 {
-            return Ok(Self { bytes: &mut [] });
-        }
         if isize::try_from(len).is_err() {
             return Err(StorageError { bytes: len });
         }
-        let page = core::arch::wasm32::memory_grow::<0>(len.div_ceil(PAGE_BYTES));
+        // A page also for tensors that are all without elements: a host is told where they lie,
+        // and that has to be aligned, which no bytes at all would not be.
+        let page = core::arch::wasm32::memory_grow::<0>(len.max(1).div_ceil(PAGE_BYTES));
         if page == usize::MAX {
             return Err(StorageError { bytes: len });
         }

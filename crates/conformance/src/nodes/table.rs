@@ -1,6 +1,9 @@
 //! The result of a whole run, as the table in `docs/operators.md`.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -8,6 +11,9 @@ use super::{Outcome, Verdict};
 
 const BEGIN: &str = "<!-- node cases: written by `make conformance ARGUMENTS=--write` -->\n";
 const END: &str = "<!-- end of node cases -->\n";
+
+/// How the compiler ends what it says of an element type that it does not take.
+const NO_SUCH_TYPE: &str = " (tensors have no such type)";
 
 /// How many cases came to what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,21 +96,33 @@ fn cell(count: usize) -> String {
     if count == 0 { String::new() } else { count.to_string() }
 }
 
-/// The reasons, most frequent first.
+/// The reasons, most frequent first. Those that differ only in an element type are one.
 fn reasons(verdicts: &[&Verdict]) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<(String, String), (usize, BTreeSet<String>)> = BTreeMap::new();
     for verdict in verdicts {
         let reason = match &verdict.outcome {
             Outcome::Refused { message, .. } => brief(message),
             Outcome::Wrong(what) | Outcome::Broken(what) => what.clone(),
             _ => continue,
         };
-        *counts.entry(reason).or_default() += 1;
+        // `Cast of int4 (tensors have no such type)`.
+        let typed = reason.strip_suffix(NO_SUCH_TYPE).and_then(|what| what.split_once(" of "));
+        let (key, dtype) = match typed {
+            Some((operator, dtype)) => {
+                ((format!("{operator} of "), NO_SUCH_TYPE.to_owned()), Some(dtype.to_owned()))
+            }
+            None => ((reason, String::new()), None),
+        };
+        let (count, dtypes) = counts.entry(key).or_default();
+        *count += 1;
+        dtypes.extend(dtype);
     }
     let mut ranked: Vec<_> = counts.into_iter().collect();
-    ranked.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    let text: Vec<_> = ranked.into_iter().map(|(reason, _)| reason).collect();
-    text.join("; ").replace('|', "\\|")
+    ranked.sort_by(|(a, (more, _)), (b, (less, _))| less.cmp(more).then_with(|| a.cmp(b)));
+    let text = ranked.into_iter().map(|((head, tail), (_, dtypes))| {
+        format!("{head}{}{tail}", dtypes.into_iter().collect::<Vec<_>>().join(", "))
+    });
+    text.collect::<Vec<_>>().join("; ").replace('|', "\\|")
 }
 
 /// A reason without the names of nodes and tensors, which differ from case to case: the first of
@@ -152,6 +170,18 @@ mod tests {
         assert!(text.contains("| Add | 2 | 1 | 1 |  |  |\n"), "{text}");
         let reasons = "Det (TVM does not know it); holds strings";
         assert!(text.contains(&format!("| Det | 3 |  |  | 3 | {reasons} |\n")), "{text}");
+    }
+
+    #[test]
+    fn element_types_that_are_refused_alike_are_one_reason() {
+        let verdicts = [
+            verdict("a", "Cast", refused("`n`: Cast of int4 (tensors have no such type)")),
+            verdict("b", "Cast", refused("`n`: Cast of float8 (tensors have no such type)")),
+            verdict("c", "Cast", refused("`n`: Cast of int4 (tensors have no such type)")),
+            verdict("d", "Cast", refused("`x` holds strings")),
+        ];
+        let reasons = "Cast of float8, int4 (tensors have no such type); holds strings";
+        assert!(table(&verdicts).contains(&format!("| Cast | 4 |  |  | 4 | {reasons} |\n")));
     }
 
     #[test]
