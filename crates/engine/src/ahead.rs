@@ -2,8 +2,9 @@
 //!
 //! A memory begins as a private mapping of the file of compiled code, in which the module's data
 //! lies: weights, nearly all of it. They are in the page cache, yet each first look at sixteen of
-//! their pages is a fault, more than two thousand for 140 MB. Where another core is free, it can take
-//! them all in one go while the guest begins.
+//! their pages is a fault, more than two thousand for 140 MB. Behind the data lie the activations,
+//! zeros until each of their pages is asked for. Where another core is free, it can take all of
+//! them in one go while the guest begins.
 
 #![allow(unsafe_code, reason = "a system call on raw addresses")]
 
@@ -34,8 +35,8 @@ pub(crate) struct PagesAhead {
 }
 
 impl PagesAhead {
-    /// Begins with what of `memory` is mapped from a file; `None` when that is little, or no
-    /// thread can be had.
+    /// Begins with what of `memory` is mapped from a file, and what lies behind that; `None` when
+    /// it is little, or no thread can be had.
     ///
     /// What the memory holds stays as it is, also where other threads write meanwhile.
     pub(crate) fn start(memory: Range<usize>) -> Option<Self> {
@@ -66,14 +67,32 @@ impl Drop for PagesAhead {
 
 fn map(memory: &Range<usize>, gone: &AtomicBool) -> io::Result<()> {
     let mappings = fs::read_to_string("/proc/self/maps")?;
-    for part in mappings.lines().filter_map(file_mapping) {
-        let part = part.start.max(memory.start)..part.end.min(memory.end);
-        for start in part.clone().step_by(STEP_BYTES) {
-            if gone.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            populate(start..part.end.min(start + STEP_BYTES))?;
+    let data: Vec<Range<usize>> = (mappings.lines().filter_map(file_mapping))
+        .map(|part| part.start.max(memory.start)..part.end.min(memory.end))
+        .filter(|part| !part.is_empty())
+        .collect();
+    let Some(last) = data.last() else { return Ok(()) };
+    // First what is written before many weights are read. In front of the data is the stack, of
+    // which few pages are ever used.
+    in_steps(last.end..memory.end, gone, Access::Write)?;
+    data.into_iter().try_for_each(|part| in_steps(part, gone, Access::Read))
+}
+
+/// What pages are made ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Those of a file stay the file's.
+    Read,
+    /// Each gets memory of its own.
+    Write,
+}
+
+fn in_steps(pages: Range<usize>, gone: &AtomicBool, access: Access) -> io::Result<()> {
+    for start in pages.clone().step_by(STEP_BYTES) {
+        if gone.load(Ordering::Relaxed) {
+            break;
         }
+        populate(start..pages.end.min(start + STEP_BYTES), access)?;
     }
     Ok(())
 }
@@ -87,18 +106,22 @@ fn file_mapping(line: &str) -> Option<Range<usize>> {
     (inode != "0").then_some(address(start)?..address(end)?)
 }
 
-/// Makes pages readable without a fault (madvise(2), Linux 5.14).
+/// Makes pages accessible without a fault (madvise(2), Linux 5.14).
 #[cfg(target_os = "linux")]
-fn populate(pages: Range<usize>) -> io::Result<()> {
+fn populate(pages: Range<usize>, access: Access) -> io::Result<()> {
+    let advice = match access {
+        Access::Read => libc::MADV_POPULATE_READ,
+        Access::Write => libc::MADV_POPULATE_WRITE,
+    };
     let address = std::ptr::without_provenance_mut(pages.start);
     // SAFETY: this advice changes neither contents nor protection, wherever the addresses point:
-    // what is not mapped is an error, and a page that cannot be read is one, too, not a signal.
-    let status = unsafe { libc::madvise(address, pages.len(), libc::MADV_POPULATE_READ) };
+    // what is not mapped is an error, and a page that cannot be had is one, too, not a signal.
+    let status = unsafe { libc::madvise(address, pages.len(), advice) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn populate(_pages: Range<usize>) -> io::Result<()> {
+fn populate(_pages: Range<usize>, _access: Access) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -125,9 +148,51 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn addresses_where_nothing_is_are_an_error_and_no_more() {
-        assert!(populate(0x1000..0x3000).is_err());
-        assert!(populate(0x1001..0x3000).is_err());
-        let gone = AtomicBool::new(true);
-        map(&(0..usize::MAX), &gone).unwrap();
+        for access in [Access::Read, Access::Write] {
+            assert!(populate(0x1000..0x3000, access).is_err());
+            assert!(populate(0x1001..0x3000, access).is_err());
+        }
+        map(&(0..usize::MAX), &AtomicBool::new(true)).unwrap();
+    }
+
+    /// KiB in memory of the mapping that begins at `start`.
+    #[cfg(target_os = "linux")]
+    fn resident_kib(start: usize) -> u64 {
+        let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let line = maps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+        let rss = line.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        rss.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_guests_data_and_what_lies_behind_it_are_mapped_and_stay_what_they_are() {
+        use std::os::fd::AsRawFd;
+
+        const DATA: usize = 256 << 10;
+        const ALL: usize = 2 * DATA;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), vec![7; DATA]).unwrap();
+        let map_memory = |at: *mut libc::c_void, bytes: usize, flags: i32, fd: i32| {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: new memory, or over the beginning of what was just mapped here.
+            let at = unsafe { libc::mmap(at, bytes, access, libc::MAP_PRIVATE | flags, fd, 0) };
+            assert_ne!(at, libc::MAP_FAILED);
+            at
+        };
+        let whole = map_memory(std::ptr::null_mut(), ALL, libc::MAP_ANONYMOUS, -1);
+        map_memory(whole, DATA, libc::MAP_FIXED, file.as_file().as_raw_fd());
+        let memory = whole.addr()..whole.addr() + ALL;
+        let zeros = memory.start + DATA;
+        let before = resident_kib(zeros);
+        map(&memory, &AtomicBool::new(false)).unwrap();
+        assert_eq!(resident_kib(memory.start), DATA as u64 / 1024);
+        assert!(resident_kib(zeros) >= before + DATA as u64 / 1024);
+        // SAFETY: mapped above, and nobody else's.
+        let contents = unsafe { std::slice::from_raw_parts(whole.cast::<u8>(), ALL) };
+        assert!(contents[..DATA].iter().all(|&byte| byte == 7));
+        assert!(contents[DATA..].iter().all(|&byte| byte == 0));
+        // SAFETY: not used any more.
+        unsafe { libc::munmap(whole, ALL) };
     }
 }

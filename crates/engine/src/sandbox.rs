@@ -227,9 +227,9 @@ impl<T: 'static> Sandbox<T> {
         &mut self.store.data_mut().data
     }
 
-    /// Has the data in the guest's linear memory named `memory` mapped by another thread, so that
-    /// the guest finds it without a page fault. Worth a thread where the guest is about to look at
-    /// all of it; without effect where the system cannot.
+    /// Has the data in the guest's linear memory named `memory`, and what lies behind it, mapped by
+    /// another thread, so that the guest finds it without page faults. Worth a thread where the
+    /// guest is about to use all of it; without effect where the system cannot.
     pub fn map_ahead(&mut self, memory: &str) {
         if let Some(memory) = self.instance.get_memory(&mut self.store, memory) {
             let start = memory.data_ptr(&self.store).addr();
