@@ -120,7 +120,7 @@ fn run_graph(args: &RunArgs) -> Result<ExitCode> {
 /// A module that this user lets run.
 enum Module {
     /// Its claims hold, or it has none and that was allowed.
-    Verified(VerifiedModule),
+    Verified(Box<VerifiedModule>),
     /// Larger than what can have claims.
     Large(Vec<u8>),
 }
@@ -133,7 +133,8 @@ impl Module {
         let context = || format!("cannot read {}", path.display());
         let size = fs::metadata(path).with_context(context)?.len();
         if size <= MAX_MODULE_BYTES as u64 {
-            return verified(path, args.dangerously_allow_unsigned).map(Module::Verified);
+            let verified = verified(path, args.dangerously_allow_unsigned)?;
+            return Ok(Module::Verified(Box::new(verified)));
         }
         if !args.dangerously_allow_unsigned {
             let bytes = usize::try_from(size).unwrap_or(usize::MAX);
