@@ -10,7 +10,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: ## Install what building and running models needs (safe to repeat)
@@ -21,8 +21,8 @@ setup-dev: ## And what checks, tests and benches need
 	@scripts/setup --dev
 
 .PHONY: build
-build: setup ## Build the commands: target/release/graphlet, and graphlet-node for Kubernetes
-	@cargo build --release --locked -p cli
+build: setup ## Build target/release/graphlet, wasm-frontend, and graphlet-node for Kubernetes
+	@cargo build --release --locked -p cli -p wasm-frontend
 	@cargo build --release --locked -p node-agent
 
 # Serving needs no registry: without its client the first build is shorter. A command that was built

@@ -153,10 +153,10 @@ fn layers(module: &[u8], path: &Path) -> Result<Vec<Layer>> {
     }
     let Some(section) = claims::custom_section(module, LAYERS_SECTION)? else {
         return Err(Usage::new(format!(
-            "{shown} does not list its layers (custom section `{LAYERS_SECTION}`): it was not \
-             built by graphlet, or by an older one"
+            "{shown} does not list its layers (custom section `{LAYERS_SECTION}`): it is no \
+             actor, or was built by an older graphlet"
         ))
-        .hint("build it again: graphlet build MODEL.toml -o MODULE")
+        .hint("build the model as an actor, anew: graphlet build MODEL.toml -o MODULE")
         .into());
     };
     serde_json::from_slice(section)
