@@ -156,7 +156,7 @@ fn layers(module: &[u8], path: &Path) -> Result<Vec<Layer>> {
             "{shown} does not list its layers (custom section `{LAYERS_SECTION}`): it is no \
              actor, or was built by an older graphlet"
         ))
-        .hint("build the model as an actor, anew: graphlet build MODEL.toml -o MODULE")
+        .hint("build it again: graphlet build MODEL.toml -o MODULE")
         .into());
     };
     serde_json::from_slice(section)
