@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CACHE := $(or $(GRAPHLET_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/graphlet)
 LISTEN ?= 127.0.0.1:8081
-GRAPHLET := target/release/graphlet
+GRAPHLET := $(or $(CARGO_TARGET_DIR),target)/release/graphlet
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help

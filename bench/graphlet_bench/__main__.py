@@ -83,7 +83,8 @@ def arguments() -> argparse.Namespace:
         help="SCHED_FIFO on that core, if permitted: for a machine that does other work, whose "
         "work on that core then waits",
     )
-    parser.add_argument("--graphlet", type=Path, default=ROOT / "target/release/graphlet")
+    built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    parser.add_argument("--graphlet", type=Path, default=built / "release/graphlet")
     parser.add_argument(
         "--out", type=Path, help="default: docs/benchmarks for a whole run, else in build/bench"
     )

@@ -159,15 +159,3 @@ pub(crate) unsafe fn map(x: *const f32, y: *mut f32, count: usize, curve: impl F
         }
     }
 }
-
-/// Passes `count` values through an activation in place; a clamp without bounds leaves them.
-///
-/// # Safety
-/// `y` points to as many values.
-#[inline(always)]
-pub(crate) unsafe fn apply_unless_none(activation: &Activation, y: *mut f32, count: usize) {
-    if *activation != Activation::Clamp(Clamp::NONE) {
-        // SAFETY: the caller's promise.
-        unsafe { apply(activation, y, y, count) }
-    }
-}

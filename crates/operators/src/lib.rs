@@ -69,7 +69,6 @@ mod dense;
 mod depthwise;
 mod depthwise_in_place;
 pub mod elements;
-pub mod elementwise;
 mod gather;
 pub mod geometry;
 mod math;
@@ -96,8 +95,8 @@ pub use symbols::elements::{
     graphlet_mul_f32, graphlet_mul_i8, graphlet_mul_i32,
 };
 pub use symbols::values::{
-    graphlet_activation_f32, graphlet_binary_f32, graphlet_dense_f32, graphlet_layer_norm_f32,
-    graphlet_matmul_f32, graphlet_softmax_f32, graphlet_transpose_f32,
+    graphlet_activation_f32, graphlet_dense_f32, graphlet_layer_norm_f32, graphlet_matmul_f32,
+    graphlet_softmax_f32, graphlet_transpose_f32,
 };
 pub use symbols::windows::{
     graphlet_avg_pool2d_f32, graphlet_conv2d_f32, graphlet_conv2d_winograd_f32,

@@ -5,7 +5,6 @@
 //! [`pack_dense_bias`] bring them into the layouts that the kernels read.
 
 use crate::activation::Activation;
-use crate::elementwise::{Binary, Join};
 use crate::geometry::{Axis, Conv2d, Dense, Pool2d};
 use crate::matmul::MatMul;
 
@@ -168,29 +167,31 @@ pub fn erf(x: f64) -> f64 {
     (1.0 - complement).copysign(x)
 }
 
-/// An elementwise operator.
+/// `join` of two tensors of six axes; where an operand's extent is 1, it is repeated.
 #[must_use]
-pub fn binary(binary: &Binary, a: &[f32], b: &[f32]) -> Vec<f32> {
-    let [outer, middle, inner] = binary.extents;
-    let mut y = Vec::with_capacity(outer * middle * inner);
-    for i in 0..outer * middle * inner {
-        let place = [i / inner / middle, i / inner % middle, i % inner];
-        let at = |strides: &[usize; 3]| -> usize {
-            place.iter().zip(strides).map(|(place, stride)| place * stride).sum()
-        };
-        let (a, b) = (f64::from(a[at(&binary.a)]), f64::from(b[at(&binary.b)]));
-        let joined = match binary.join {
-            Join::Add => a + b,
-            Join::Sub => a - b,
-            Join::Mul => a * b,
-            Join::Div => a / b,
-            Join::Max | Join::Min if a.is_nan() || b.is_nan() => f64::NAN,
-            Join::Max => a.max(b),
-            Join::Min => a.min(b),
-        };
-        y.push(activate(&binary.activation, joined));
-    }
-    y
+pub fn join(
+    shapes: [[usize; 6]; 2],
+    a: &[f32],
+    b: &[f32],
+    join: impl Fn(f64, f64) -> f64,
+) -> Vec<f32> {
+    let shape: Vec<_> = shapes[0].iter().zip(shapes[1]).map(|(a, b)| *a.max(&b)).collect();
+    (0..shape.iter().product())
+        .map(|i| {
+            let mut rest = i;
+            let mut at = [0, 0];
+            let mut strides = [1, 1];
+            for (axis, extent) in shape.iter().enumerate().rev() {
+                let place = rest % extent;
+                rest /= extent;
+                for ((at, stride), operand) in at.iter_mut().zip(&mut strides).zip(&shapes) {
+                    *at += place % operand[axis] * *stride;
+                    *stride *= operand[axis];
+                }
+            }
+            join(f64::from(a[at[0]]), f64::from(b[at[1]])) as f32
+        })
+        .collect()
 }
 
 /// The softmax of each row of `count` values.

@@ -70,33 +70,6 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        // Neither greater nor not greater: one is NaN, and so is the sum.
-        self.zip(other, |a, b| {
-            if a > b {
-                a
-            } else if a <= b {
-                b
-            } else {
-                a + b
-            }
-        })
-    }
-
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        self.zip(other, |a, b| {
-            if a < b {
-                a
-            } else if a >= b {
-                b
-            } else {
-                a + b
-            }
-        })
-    }
-
-    #[inline(always)]
     fn zero_where_less(self, value: Self, limit: Self) -> Self {
         let less = value.zip(limit, |a, b| if a < b { 1.0 } else { 0.0 });
         self.zip(less, |a, less| if less == 1.0 { 0.0 } else { a })

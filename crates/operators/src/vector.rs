@@ -38,12 +38,6 @@ pub(crate) trait Vector: Copy {
     /// The quotient.
     fn div(self, other: Self) -> Self;
 
-    /// The greater; NaN if either is.
-    fn max(self, other: Self) -> Self;
-
-    /// The less; NaN if either is.
-    fn min(self, other: Self) -> Self;
-
     /// `self`, but 0 where `value` is less than `limit`.
     fn zero_where_less(self, value: Self, limit: Self) -> Self;
 

@@ -4,9 +4,9 @@
 macro_rules! wasm_vector {
     (|$a:ident, $b:ident, $c:ident| $mul_add:expr) => {
         use core::arch::wasm32::{
-            f32x4_add, f32x4_div, f32x4_extract_lane, f32x4_lt, f32x4_max, f32x4_min, f32x4_mul,
-            f32x4_pmax, f32x4_pmin, f32x4_splat, f32x4_sub, i32x4_shl, i32x4_shuffle,
-            i64x2_shuffle, v128, v128_andnot, v128_load, v128_load32_splat, v128_store,
+            f32x4_add, f32x4_div, f32x4_extract_lane, f32x4_lt, f32x4_mul, f32x4_pmax, f32x4_pmin,
+            f32x4_splat, f32x4_sub, i32x4_shl, i32x4_shuffle, i64x2_shuffle, v128, v128_andnot,
+            v128_load, v128_load32_splat, v128_store,
         };
 
         use crate::vector::Vector;
@@ -63,16 +63,6 @@ macro_rules! wasm_vector {
             #[inline(always)]
             fn div(self, other: Self) -> Self {
                 Self(f32x4_div(self.0, other.0))
-            }
-
-            #[inline(always)]
-            fn max(self, other: Self) -> Self {
-                Self(f32x4_max(self.0, other.0))
-            }
-
-            #[inline(always)]
-            fn min(self, other: Self) -> Self {
-                Self(f32x4_min(self.0, other.0))
             }
 
             #[inline(always)]

@@ -38,7 +38,9 @@ pub fn describe(case: &Case) -> String {
         Case::MeanPool { channels, plane, .. } => format!("{channels}x{plane}"),
         Case::Values(values) => match values {
             Values::Activation { count, end } => format!("curve {} {count}", end.code),
-            Values::Binary { extents: [a, b, c], join, .. } => format!("join {join} {a}x{b}x{c}"),
+            Values::Join { a: [.., a, b], multiply, .. } => {
+                format!("{} {a}x{b}", if *multiply { "mul" } else { "add" })
+            }
             Values::Softmax { rows, count } => format!("softmax {rows}x{count}"),
             Values::LayerNorm { rows, count, .. } => format!("layer norm {rows}x{count}"),
             Values::MatMul { batch, m, k, n, transposed, .. } => {
@@ -220,7 +222,11 @@ pub fn all() -> Vec<Class> {
         warm(
             "elementwise",
             vec![
-                Case::Values(Values::same_shape(56 * 56 * 64, 0)),
+                Case::Values(Values::Join {
+                    a: [1, 1, 1, 1, 64, 3136],
+                    b: [1, 1, 1, 1, 64, 3136],
+                    multiply: false,
+                }),
                 per_channel(960, 49),
                 per_channel(144, 3136),
             ],
@@ -251,9 +257,8 @@ fn curve(code: i32) -> Case {
 
 /// What squeeze and excitation ends with: each channel times its own value.
 fn per_channel(channels: i32, plane: i32) -> Case {
-    let extents = [1, channels, plane];
-    let (a, b) = ([channels * plane, plane, 1], [0, 1, 0]);
-    Case::Values(Values::Binary { extents, a, b, join: 2, end: NO_CLAMP })
+    let (a, b) = ([1, 1, 1, 1, channels, plane], [1, 1, 1, 1, channels, 1]);
+    Case::Values(Values::Join { a, b, multiply: true })
 }
 
 fn product(batch: i32, m: i32, k: i32, n: i32, transposed: bool) -> Case {

@@ -2,7 +2,6 @@
 
 use super::{answer, present};
 use crate::activation::{self, Activation};
-use crate::elementwise::{self, Binary, Join};
 use crate::geometry::{self, Dense, extent};
 use crate::matmul::{self, MatMul};
 use crate::rows::{self, LayerNorm};
@@ -63,59 +62,6 @@ pub unsafe extern "C" fn graphlet_activation_f32(
         let activation = Activation::new(activation, lo, hi)?;
         // SAFETY: the caller promised `len` values at both.
         unsafe { activation::apply(&activation, x, y, len) };
-        Ok(())
-    };
-    answer(run())
-}
-
-/// Elementwise operator with broadcasting: `y = activate(a op b)`.
-///
-/// `y` is `[d0][d1][d2]`. Its value `(i, j, k)` takes those at `i * a0 + j * a1 + k * a2` of `a`
-/// and at `i * b0 + j * b1 + k * b2` of `b`: the strides, in values, of the operands' axes, 0
-/// where an axis is repeated. `a2` and `b2` are 0 or 1. For `b` beside an NCHW tensor `a`:
-///
-/// | `b` | `d0, d1, d2` | `a0, a1, a2` | `b0, b1, b2` |
-/// |---|---|---|---|
-/// | of the same shape | `1, 1, len` | `0, 0, 1` | `0, 0, 1` |
-/// | one value | `1, 1, len` | `0, 0, 1` | `0, 0, 0` |
-/// | a value for each channel | `n, c, plane` | `c * plane, plane, 1` | `0, 1, 0` |
-/// | the same for each image | `n, c, plane` | `c * plane, plane, 1` | `c, 1, 0` |
-/// | a value for each column | `1, rows, columns` | `0, columns, 1` | `0, 0, 1` |
-///
-/// `op` is 0 for `a + b`, 1 for `a - b`, 2 for `a * b`, 3 for `a / b`, 4 for the greater and 5 for
-/// the less, which are NaN when either is.
-///
-/// # Safety
-/// As [the crate](crate) says, with the extents above.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn graphlet_binary_f32(
-    a: *const f32,
-    b: *const f32,
-    y: *mut f32,
-    d0: i32,
-    d1: i32,
-    d2: i32,
-    a0: i32,
-    a1: i32,
-    a2: i32,
-    b0: i32,
-    b1: i32,
-    b2: i32,
-    op: i32,
-    activation: i32,
-    lo: f32,
-    hi: f32,
-) -> i32 {
-    let run = || {
-        present(a)?;
-        present(b)?;
-        present(y)?;
-        let activation = Activation::new(activation, lo, hi)?;
-        let (a_strides, b_strides) = ([a0, a1, a2], [b0, b1, b2]);
-        let join = Join::new(op)?;
-        let binary = Binary::new([d0, d1, d2], a_strides, b_strides, join, activation)?;
-        // SAFETY: the caller promised every value that the strides lead to.
-        unsafe { elementwise::binary(&binary, a, b, y) };
         Ok(())
     };
     answer(run())

@@ -1,16 +1,15 @@
 //! Calls of the kernels that work on rows and on single values.
 
-use operators::elementwise::{Binary, Join};
 use operators::matmul::MatMul;
 use operators::reference;
 
-use super::{Call, Epilogue, NO_CLAMP, Random};
+use super::{Call, Epilogue, Random};
 
 /// One such call.
 #[derive(Debug, Clone, Copy)]
 pub enum Values {
     Activation { count: i32, end: Epilogue },
-    Binary { extents: [i32; 3], a: [i32; 3], b: [i32; 3], join: i32, end: Epilogue },
+    Join { a: [i32; 6], b: [i32; 6], multiply: bool },
     Softmax { rows: i32, count: i32 },
     LayerNorm { rows: i32, count: i32, bias: bool },
     MatMul { batch: i32, m: i32, k: i32, n: i32, shared: bool, transposed: bool },
@@ -18,23 +17,11 @@ pub enum Values {
 }
 
 impl Values {
-    /// Two operands of one shape.
-    pub fn same_shape(count: i32, join: i32) -> Self {
-        let one = [0, 0, 1];
-        Self::Binary { extents: [1, 1, count], a: one, b: one, join, end: NO_CLAMP }
-    }
-
     /// One of each.
     pub fn examples() -> Vec<Self> {
         vec![
             Self::Activation { count: 9, end: Epilogue::curve(2) },
-            Self::Binary {
-                extents: [2, 3, 5],
-                a: [15, 5, 1],
-                b: [3, 1, 0],
-                join: 2,
-                end: NO_CLAMP,
-            },
+            Self::Join { a: [1, 1, 2, 1, 3, 5], b: [1, 1, 1, 4, 3, 1], multiply: true },
             Self::Softmax { rows: 2, count: 7 },
             Self::LayerNorm { rows: 2, count: 7, bias: true },
             Self::MatMul { batch: 2, m: 3, k: 5, n: 7, shared: false, transposed: true },
@@ -46,21 +33,12 @@ impl Values {
         match random.between(0, 5) {
             0 => Self::Activation { count: random.between(1, 99), end: Epilogue::random(random) },
             1 => {
-                let extents = [random.between(1, 3), random.between(1, 7), random.between(1, 23)];
-                let [_, d1, d2] = extents;
-                let mut strides = || {
-                    random.one_of(&[
-                        [d1 * d2, d2, 1],
-                        [0, 0, 0],
-                        [0, 1, 0],
-                        [d1, 1, 0],
-                        [0, 0, 1],
-                        [d2, 0, 1],
-                    ])
-                };
-                let (a, b) = (strides(), strides());
-                let end = Epilogue::random(random);
-                Self::Binary { extents, a, b, join: random.between(0, 5), end }
+                let (mut a, mut b) = ([1; 6], [1; 6]);
+                for (a, b) in a.iter_mut().zip(&mut b).rev() {
+                    let extent = random.one_of(&[1, 1, 2, 3, 5, 17]);
+                    (*a, *b) = random.one_of(&[(extent, extent), (extent, 1), (1, extent)]);
+                }
+                Self::Join { a, b, multiply: random.one_of(&[true, false]) }
             }
             2 => Self::Softmax { rows: random.between(1, 5), count: random.between(1, 80) },
             3 => {
@@ -88,7 +66,7 @@ impl Values {
         let product = |extents: &[i32]| extents.iter().copied().map(f64::from).product();
         match self {
             Self::Activation { count, .. } => f64::from(*count),
-            Self::Binary { extents, .. } => product(extents),
+            Self::Join { a, b, .. } => a.iter().zip(b).map(|(a, b)| f64::from(*a.max(b))).product(),
             Self::Softmax { rows, count } | Self::LayerNorm { rows, count, .. } => {
                 product(&[*rows, *count])
             }
@@ -114,30 +92,17 @@ impl Values {
                 call.end(end);
                 call
             }
-            Self::Binary { extents, a, b, join, end } => {
-                let operator = Join::new(join).expect("an operator");
-                let binary =
-                    Binary::new(extents, a, b, operator, end.activation()).expect("valid strides");
-                let length = |strides: [i32; 3]| {
-                    let last = extents.iter().zip(strides).map(|(d, s)| (d - 1) * s).sum::<i32>();
-                    last as usize + 1
+            Self::Join { a, b, multiply } => {
+                let shapes = [a, b].map(|shape| shape.map(|extent| extent as usize));
+                let x = random.values(shapes[0].iter().product());
+                let weights = random.values(shapes[1].iter().product());
+                let (symbol, want) = if multiply {
+                    ("graphlet_mul_f32", reference::join(shapes, &x, &weights, |a, b| a * b))
+                } else {
+                    ("graphlet_add_f32", reference::join(shapes, &x, &weights, |a, b| a + b))
                 };
-                let x = random.values(length(a));
-                let mut weights = random.values(length(b));
-                if operator == Join::Div {
-                    // Powers of two, so that quotients are exact.
-                    weights.iter_mut().for_each(|value| *value = value.exp2());
-                }
-                let mut call = Call {
-                    symbol: "graphlet_binary_f32",
-                    want: reference::binary(&binary, &x, &weights),
-                    x,
-                    weights,
-                    extents: [&extents[..], &a, &b, &[join]].concat(),
-                    ..Call::default()
-                };
-                call.end(end);
-                call
+                let extents = [a, b].concat();
+                Call { symbol, want, x, weights, extents, ..Call::default() }
             }
             Self::Softmax { rows, count } => {
                 let x = random.values((rows * count) as usize);
