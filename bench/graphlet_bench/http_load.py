@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from graphlet_bench import capacity, machine, process, stats
-from graphlet_bench.models import Model, ModelError, Place, served
+from graphlet_bench.models import Model, ModelError, Place, free_port, served
 
 
 def load(
@@ -63,6 +65,7 @@ def figures(report: dict[str, Any]) -> dict[str, float]:
     waits = report["latencyPercentiles"]
     return {
         "requests_per_second": round(codes["200"] / report["summary"]["total"], 2),
+        "mean_ms": round(report["summary"]["average"] * 1e3, 3),
         "p50_ms": round(waits["p50"] * 1e3, 3),
         "p99_ms": round(waits["p99"] * 1e3, 3),
         "answers": codes["200"],
@@ -207,12 +210,44 @@ def waits(
     *,
     isolated: bool = False,
 ) -> dict[str, float]:
-    """One instance, one connection: how long one request takes."""
+    """One instance, one connection: how long one request takes, and the graph in it.
+
+    The graph's share is what the server's metrics say of these very requests. Its time in another
+    process, or a minute later, differs by more than everything around it takes.
+    """
     log = place.work / "serve.log"
     flags = ["--isolation", "request"] if isolated else []
-    with served(place, model.module, 1, log, flags) as (url, _):
+    admin = f"127.0.0.1:{free_port()}"
+    with served(place, model.module, 1, log, flags, admin=admin) as (url, _):
         load(oha, url, picture, 1, 1, model.folder)
-        return load(oha, url, picture, 1, seconds, model.folder)
+        before = _graph_so_far(admin)
+        found = load(oha, url, picture, 1, seconds, model.folder)
+        after = _graph_so_far(admin)
+    graph = (after[0] - before[0]) / (after[1] - before[1])
+    return found | {"graph_ms": round(graph * 1e3, 3)}
+
+
+def _graph_so_far(admin: str) -> tuple[float, int]:
+    """Seconds that a server has spent in its graph, and how often."""
+    try:
+        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+            return graph_in(answer.read().decode())
+    except OSError as error:
+        raise ModelError(f"the server's metrics: {error}") from error
+
+
+def graph_in(metrics: str) -> tuple[float, int]:
+    """The same from the text of its metrics (docs/metrics.md); raises ModelError without them."""
+    totals = {"sum": 0.0, "count": 0.0}
+    seen = False
+    for line in metrics.splitlines():
+        found = re.match(r"graphlet_inference_seconds_(sum|count)\{(.*)\} (\S+)$", line)
+        if found and 'phase="infer"' in found[2]:
+            totals[found[1]] += float(found[3])
+            seen = True
+    if not seen:
+        raise ModelError("the server's metrics have no time of the graph")
+    return totals["sum"], int(totals["count"])
 
 
 def offers_isolation(place: Place) -> bool:

@@ -320,6 +320,14 @@ def scores(url: str, name: str, given: dict[str, Any]) -> Floats:
         raise ModelError(f"the module answers {error.code}: {error.read()[:300]!r}") from error
 
 
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 @contextlib.contextmanager
 def served(
     place: Place,
@@ -328,17 +336,17 @@ def served(
     log: Path,
     flags: Sequence[str] = (),
     core: int | None = None,
+    admin: str = "off",
 ) -> Iterator[tuple[str, int]]:
     """`graphlet run` on a free port, ready; gives its address and process id.
 
-    With ``core``, everything of it runs on that one.
+    With ``core``, everything of it runs on that one. Its metrics are at ``admin``, an address and
+    a port.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(place.graphlet), "run", str(module), "--listen", f"127.0.0.1:{port}"]
     variables = [f"{name}={value}" for name, value in place.environment().items()]
-    command = ["env", *variables, *command, "--admin", "off", "--instances", str(instances), *flags]
+    command = ["env", *variables, *command, "--admin", admin, "--instances", str(instances), *flags]
     if core is not None:
         command = ["taskset", "-c", str(core), *command]
     url = f"http://127.0.0.1:{port}"

@@ -110,7 +110,7 @@ def test_a_cold_start_is_counted_beyond_one_inference() -> None:
 
 def oha(**fields: Any) -> dict[str, Any]:
     return {
-        "summary": {"total": 8.0, "requestsPerSec": 41.5},
+        "summary": {"total": 8.0, "requestsPerSec": 41.5, "average": 0.0243},
         "latencyPercentiles": {"p50": 0.0241, "p99": 0.0317},
         "statusCodeDistribution": {"200": 330},
         "errorDistribution": {"aborted due to deadline": 2},
@@ -118,8 +118,25 @@ def oha(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_load_report_keeps_rate_and_waits_in_milliseconds() -> None:
-    expected = {"requests_per_second": 41.25, "p50_ms": 24.1, "p99_ms": 31.7, "answers": 330}
-    assert http_load.figures(oha()) == expected
+    assert http_load.figures(oha()) == {
+        "requests_per_second": 41.25,
+        "mean_ms": 24.3,
+        "p50_ms": 24.1,
+        "p99_ms": 31.7,
+        "answers": 330,
+    }
+
+
+def test_the_graphs_time_is_read_from_the_servers_metrics() -> None:
+    metrics = """# TYPE graphlet_inference_seconds histogram
+graphlet_inference_seconds_bucket{model="m",phase="infer",le="0.1"} 3
+graphlet_inference_seconds_sum{model="m",version="1.0.0",phase="decode"} 0.5
+graphlet_inference_seconds_sum{model="m",version="1.0.0",phase="infer"} 0.0625
+graphlet_inference_seconds_count{model="m",version="1.0.0",phase="infer"} 3
+"""
+    assert http_load.graph_in(metrics) == (0.0625, 3)
+    with pytest.raises(ModelError):
+        http_load.graph_in("graphlet_up 1\n")
 
 
 @pytest.mark.parametrize(
