@@ -212,8 +212,9 @@ def measure(asked: argparse.Namespace, results: dict[str, Any]) -> None:
             results["models"].append(entry | {"reason": str(error)})
             return
         ready[name] = model
-        limit = time.monotonic() + QUICK_SECONDS / left
-        within = _before(limit) if asked.quick else lambda: True
+        # What is left of the time is shared by the models that are left.
+        now = time.monotonic()
+        within = _before(now + (until - now) / left) if asked.quick else lambda: True
         rows = rounds.begin(model, who, tools)
         try:
             rounds.measure(model, rows, placement, how, say, within)
@@ -222,6 +223,7 @@ def measure(asked: argparse.Namespace, results: dict[str, Any]) -> None:
             results["models"].append(rounds.as_json(model, rows) | measured)
             keep(results, PARTIAL)
 
+    until = time.monotonic() + QUICK_SECONDS
     with _away_from(placement.core):
         for index, name in enumerate(first):
             run(name, len(asked.models) - index)
