@@ -242,8 +242,7 @@ def measure(asked: argparse.Namespace, results: dict[str, Any]) -> None:
     with _away_from(placement.core):
         for index, name in enumerate(light):
             run(name, len(light) - index)
-    results["load_after"] = round(os.getloadavg()[0], 2)
-    results["targets"] = targets.judge(results)
+    results |= judged(results)
     say("done")
 
 
@@ -336,22 +335,29 @@ def _kernels(placement: Placement, say: Callable[[str], None]) -> dict[str, Any]
         return {"kernels": None, "kernels_reason": str(error)}
 
 
-def keep(results: dict[str, Any], out: Path) -> None:
-    """What is known by now, judged: all figures, and the table without plots."""
-    out.mkdir(parents=True, exist_ok=True)
+def judged(results: dict[str, Any]) -> dict[str, Any]:
+    """What is known by now, and what it says of the targets."""
     whole = {"load_after": round(os.getloadavg()[0], 2)} | results
     whole["targets"] = targets.judge(whole)
-    (out / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    (out / "results.md").write_text(report.markdown(whole))
+    return whole
+
+
+def keep(results: dict[str, Any], out: Path) -> None:
+    """JSON and table of what is known by now."""
+    _tables(judged(results), out)
+
+
+def _tables(results: dict[str, Any], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    (out / "results.md").write_text(report.markdown(results))
 
 
 def write(results: dict[str, Any], out: Path) -> None:
     """JSON, table and plots; plots of another run that this one has not are removed."""
-    out.mkdir(parents=True, exist_ok=True)
+    _tables(results, out)
     for old in out.glob("*.svg"):
         old.unlink()
-    (out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (out / "results.md").write_text(report.markdown(results))
     for name, text in plots.draw(results).items():
         (out / name).write_text(text)
 
