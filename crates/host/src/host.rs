@@ -292,10 +292,13 @@ impl Host {
         let engine = &self.inner.engine;
         let module = Arc::new(module);
         if let Some((kept, confirmation)) = self.ahead(&module) {
-            let template = Template::ahead(engine, &kept, &module, options)?;
-            let actor = self.start(template, module.claims(), options)?;
+            let begun = Template::ahead(engine, &kept, &module, options)
+                .map_err(LoadError::from)
+                .and_then(|template| self.start(template, module.claims(), options));
+            // Whatever became of the code: first it must be this file's.
             match confirmation.wait() {
                 Ok(digest) => {
+                    let actor = begun?;
                     actor.identity().digest.set(digest.to_string());
                     return Ok(self.admit(actor, options));
                 }
@@ -335,8 +338,20 @@ impl Host {
             let module = module.verified().map_err(LoadError::Refused)?;
             return self.instance(&module, options);
         };
-        let instance = Template::ahead(engine, &kept, &module, options)?.instance()?;
-        Ok(instance.pending(confirmation, module, engine, options))
+        let begun = Template::ahead(engine, &kept, &module, options)
+            .map_err(LoadError::from)
+            .and_then(|template| template.instance());
+        match begun {
+            Ok(instance) => Ok(instance.pending(confirmation, module, engine, options)),
+            // It may be the fault of other code than this file's.
+            Err(error) => match confirmation.wait() {
+                Ok(_) => Err(error),
+                Err(Unconfirmed::Module(error)) => Err(LoadError::Refused(error)),
+                Err(Unconfirmed::Code) => {
+                    self.instance(&module.verified().map_err(LoadError::Refused)?, options)
+                }
+            },
+        }
     }
 
     /// Code that was made earlier of the module that a file's tokens speak of, and what goes on

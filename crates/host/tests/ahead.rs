@@ -129,3 +129,28 @@ async fn weights_that_are_damaged_in_the_cache_are_made_anew_before_anything_is_
     assert_eq!(call(&actor, "A", b"hello", LONG).await.unwrap().body, b"hello");
     assert!(fs::read(&entry).unwrap() == good);
 }
+
+#[test]
+fn tokens_of_a_module_that_cannot_run_here_do_not_hide_that_the_file_is_another() {
+    let cache = tempfile::tempdir().unwrap();
+    // Compiles, and is kept; but imports what no actor gets, or does not begin.
+    let foreign = r#"(module (import "env" "clock" (func)) (memory (export "memory") 1))"#;
+    let trapping = guest_with("(func (export \"wapc_init\") unreachable)", ECHO);
+    for (borrowed, own_fault) in [(foreign, "Imports"), (trapping.as_str(), "unreachable")] {
+        let claims = statement(&["wascc:logging"]);
+        let lender = sign(&wat::parse_str(borrowed).unwrap(), &issuer(), &claims).unwrap();
+        let unsigned = wat::parse_str(borrowed).unwrap().len();
+        let file = [&wat::parse_str(guest_with("", ECHO)).unwrap()[..], &lender[unsigned..]];
+        let file = file.concat();
+        // Before there is code to begin with, and after.
+        for _ in 0..2 {
+            let error = instance(cache.path(), &file).err().unwrap();
+            assert!(matches!(error, LoadError::Refused(VerifyError::Hash { .. })), "{error:?}");
+            let loaded = host(cache.path()).load_ahead(open(&file), &LoadOptions::default());
+            let error = loaded.err().unwrap();
+            assert!(matches!(error, LoadError::Refused(VerifyError::Hash { .. })), "{error:?}");
+            let error = instance(cache.path(), &lender).err().unwrap();
+            assert!(format!("{error:?}").contains(own_fault), "{error:?}");
+        }
+    }
+}
