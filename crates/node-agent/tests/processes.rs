@@ -412,8 +412,11 @@ async fn a_pod_that_is_removed_while_it_starts_leaves_nothing() {
     let (pod, address) = (spec.pod.clone(), spec.listen[0]);
     let runtime = node.runtime.clone();
     let starting = tokio::spawn(async move { runtime.start(spec).await });
-    // It has to be compiled first.
-    sleep(Duration::from_millis(20)).await;
+    // Long enough to begin, on this one thread; the end takes a process that compiles the module.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!starting.is_finished());
     node.runtime.remove_pod(&pod).await;
     assert!(matches!(starting.await.unwrap(), Err(StartError::System { .. })));
     assert!(node.runtime.containers().is_empty() && node.runtime.known_pod_uids().is_empty());
