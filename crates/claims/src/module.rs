@@ -169,7 +169,16 @@ impl<'a> Sections<'a> {
     /// # Errors
     /// [`ModuleError::TooLarge`], [`ModuleError::NotWasm`] or [`ModuleError::Component`].
     pub fn of(bytes: &'a [u8]) -> Result<Self, ModuleError> {
-        begins_as_module(bytes.len() as u64, &bytes[..bytes.len().min(HEADER.len())])?;
+        fits(bytes.len() as u64)?;
+        Self::of_any_size(bytes)
+    }
+
+    /// Begins a scan of a module that may be larger than one with tokens: to look at it.
+    ///
+    /// # Errors
+    /// [`ModuleError::NotWasm`] or [`ModuleError::Component`].
+    pub fn of_any_size(bytes: &'a [u8]) -> Result<Self, ModuleError> {
+        has_header(&bytes[..bytes.len().min(HEADER.len())])?;
         Ok(Sections { bytes, offset: HEADER.len() })
     }
 
@@ -198,12 +207,12 @@ impl<'a> Iterator for Sections<'a> {
     }
 }
 
-/// The contents of the first custom section called `name`, of a core module.
+/// The contents of the first custom section called `name`, of a core module of any size.
 ///
 /// # Errors
 /// [`ModuleError`] when the file cannot be scanned up to that section.
 pub fn custom_section<'a>(bytes: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, ModuleError> {
-    for section in Sections::of(bytes)? {
+    for section in Sections::of_any_size(bytes)? {
         let section = section?;
         if section.name == Some(name) {
             return Ok(Some(section.data));
@@ -213,9 +222,18 @@ pub fn custom_section<'a>(bytes: &'a [u8], name: &str) -> Result<Option<&'a [u8]
 }
 
 pub(crate) fn begins_as_module(size: u64, beginning: &[u8]) -> Result<(), ModuleError> {
+    fits(size)?;
+    has_header(beginning)
+}
+
+fn fits(size: u64) -> Result<(), ModuleError> {
     if size > MAX_MODULE_BYTES as u64 {
         return Err(ModuleError::TooLarge { bytes: usize::try_from(size).unwrap_or(usize::MAX) });
     }
+    Ok(())
+}
+
+fn has_header(beginning: &[u8]) -> Result<(), ModuleError> {
     match beginning {
         header if header == HEADER => Ok(()),
         // The upper half of the version is the layer; 1 means component.

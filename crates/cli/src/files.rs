@@ -66,23 +66,47 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Reads a module, at most as large as modules may be.
+/// Reads a module, at most as large as modules may be; of what begins as something else, no more
+/// than its beginning.
 ///
 /// # Errors
 /// The path and what went wrong.
 pub fn read_module(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(path, claims::MAX_MODULE_BYTES as u64, "the most that a module may have")
+}
+
+/// As [`read_module`], to look at it: also one that is too large to be signed.
+///
+/// # Errors
+/// The path and what went wrong.
+pub fn read_large_module(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(path, MAX_INSPECTED_BYTES, "the most that WebAssembly's memory holds")
+}
+
+// What a 32-bit linear memory can be filled with, and with it a module's data.
+const MAX_INSPECTED_BYTES: u64 = 4 << 30;
+
+fn read_at_most(path: &Path, limit: u64, most: &str) -> Result<Vec<u8>> {
     let context = || format!("cannot read {}", path.display());
-    let file = fs::File::open(path).with_context(context)?;
+    let mut file = fs::File::open(path).with_context(context)?;
     let size = file.metadata().with_context(context)?.len();
-    let limit = claims::MAX_MODULE_BYTES as u64;
-    let mut bytes = Vec::with_capacity(size.min(limit) as usize);
+    let mut bytes = Vec::new();
+    let magic = WASM_MAGIC.len() as u64;
+    io::Read::by_ref(&mut file).take(magic).read_to_end(&mut bytes).with_context(context)?;
+    if bytes != WASM_MAGIC {
+        return Ok(bytes);
+    }
+    let room = usize::try_from(size.min(limit)).unwrap_or(usize::MAX);
+    bytes.try_reserve(room).map_err(io::Error::from).with_context(context)?;
     // Not only the size: a device or a growing file has none that holds.
-    file.take(limit + 1).read_to_end(&mut bytes).with_context(context)?;
+    file.take(limit + 1 - bytes.len() as u64).read_to_end(&mut bytes).with_context(context)?;
     if bytes.len() as u64 > limit {
-        bail!("{} has more than {limit} bytes, the most that a module may have", path.display());
+        bail!("{} has more than {limit} bytes, {most}", path.display());
     }
     Ok(bytes)
 }
+
+const WASM_MAGIC: &[u8] = b"\0asm";
 
 /// A module's file, read in pieces when they are needed.
 pub struct ModuleFile {
@@ -138,6 +162,18 @@ mod tests {
         write_private(&file, b"three").unwrap();
         assert_eq!((fs::read(&file).unwrap(), mode(&file)), (b"three".to_vec(), 0o600));
         assert_eq!(fs::read_dir(&inner).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_module_is_read_up_to_a_limit_and_what_is_none_is_not_read_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.wasm");
+        let module = b"\0asm\x01\0\0\0";
+        fs::write(&file, module).unwrap();
+        assert_eq!(read_at_most(&file, 8, "a limit").unwrap(), module);
+        let error = read_at_most(&file, 7, "a limit").unwrap_err().to_string();
+        assert!(error.ends_with("m.wasm has more than 7 bytes, a limit"), "{error}");
+        assert_eq!(read_module(Path::new("/dev/zero")).unwrap(), [0; 4]);
     }
 
     #[test]

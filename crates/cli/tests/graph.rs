@@ -252,6 +252,12 @@ fn a_graph_that_is_too_large_to_be_signed_runs_when_that_is_allowed() {
     let run = user.run(&allowed);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stdout.ends_with("class `4`\n"), "{}", run.stdout);
+    let shown = user.done("graph inspect graph.wasm");
+    assert!(shown.contains("pictures yes, 10 labels"), "{shown}");
+    let shown = user.done("inspect graph.wasm");
+    for expected in ["refused (module_too_large)", "claims     none", "custom \"graphlet.graph\""] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
     let run = user.run(&format!("{allowed} --memory 256MiB"));
     assert_eq!(run.code, 2, "{}", run.stderr);
     assert!(run.stderr.contains("hint: --memory"), "{}", run.stderr);

@@ -21,7 +21,7 @@ use wasm_runtime::{Description, GraphExecutor, GraphOptions, Limits};
 use self::tensors::{first_values, is, read_inputs};
 use crate::{
     exit::Usage,
-    files::{printable, read_module},
+    files::{printable, read_large_module},
     serve::{code_cache, refused, verified},
     units::parse_size,
 };
@@ -336,7 +336,7 @@ fn tell(
 }
 
 fn inspect(args: &InspectArgs) -> Result<ExitCode> {
-    let bytes = read_module(&args.module)?;
+    let bytes = read_large_module(&args.module)?;
     let name = args.module.display();
     let section = claims::custom_section(&bytes, builder::GRAPH_SECTION)
         .with_context(|| name.to_string())?

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::{
     card::Card,
     component::Component,
-    files::{printable, read_module},
+    files::{printable, read_large_module},
     plan::Plan,
     shape::{Entry, Memory, Shape},
     trust::{self, TrustFile},
@@ -38,7 +38,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let bytes = read_module(&args.module)?;
+    let bytes = read_large_module(&args.module)?;
     let now = Timestamp::from(SystemTime::now());
     let report = Report::of(&args.module, &bytes, &TrustFile::load()?, now)
         .with_context(|| format!("cannot inspect {}", args.module.display()))?;
@@ -224,7 +224,7 @@ impl Report {
 /// The sections of a core module.
 fn sections_of(bytes: &[u8]) -> Result<Vec<SectionSize>> {
     let mut sections = Vec::new();
-    for section in Sections::of(bytes)? {
+    for section in Sections::of_any_size(bytes)? {
         let section = section?;
         let name = match section.name {
             Some(name) => format!("custom {name:?}"),
