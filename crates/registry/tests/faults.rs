@@ -16,7 +16,7 @@ use registry::{
 };
 use serde_json::json;
 
-use support::{Cache, Hostile, Reply, Request, hasty, module, read, until};
+use support::{Cache, Hostile, Reply, Request, free_address, hasty, module, read, until};
 
 /// Where a request for a part wants to begin.
 fn offset(request: &Request) -> Option<usize> {
@@ -283,7 +283,7 @@ async fn silence_and_a_drip_of_bytes_end() {
     let idle_timeout = Duration::from_millis(150);
     let options = RegistryOptions { idle_timeout, attempts: 2, ..hasty() };
     let silent = Hostile::start(|_, _| Reply::silence()).await;
-    let cache = Cache::reaching(options.clone());
+    let cache = Cache::reaching(options);
     let error = cache.pull(&silent.name("a:v1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 
@@ -293,13 +293,14 @@ async fn silence_and_a_drip_of_bytes_end() {
     cache.assert_empty();
 
     let sent = bytes.clone();
+    // Never as slow as to be silent, and not done before the deadline.
     let drip = Hostile::with_module(digest, size, move |_, _| {
-        Reply::drip(sent.to_vec(), Duration::from_millis(50))
+        Reply::drip(sent.to_vec(), Duration::from_millis(20))
     })
     .await;
-    let deadline = Duration::from_millis(600);
-    let cache =
-        Cache::with(StoreOptions { deadline, registries: options, ..StoreOptions::default() });
+    let deadline = Duration::from_secs(3);
+    let registries = RegistryOptions { idle_timeout: deadline / 2, attempts: 1, ..hasty() };
+    let cache = Cache::with(StoreOptions { deadline, registries, ..StoreOptions::default() });
     let begin = Instant::now();
     let error = cache.pull(&drip.name("a:v1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
@@ -359,11 +360,7 @@ async fn concurrent_pulls_share_one_download_and_one_that_leaves_does_not_end_it
 
 #[tokio::test]
 async fn nothing_listening_is_told_at_once_with_a_hint() {
-    // A port that was free a moment ago.
-    let host = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
+    let host = free_address().to_string();
     let slow = RegistryOptions { pause: Duration::from_secs(600), ..hasty() };
     let error = Cache::reaching(slow).pull(&format!("{host}/a:v1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 pub use self::{
     hostile::{Hostile, Reply, Request},
-    real::{Access, Authority, Real, TokenRealm},
+    real::{Access, Authority, Real, TokenRealm, free_address},
 };
 
 /// A WebAssembly module of about `bytes` bytes that no other seed gives.
@@ -71,11 +71,11 @@ pub fn signed_module() -> (Bytes, String, String) {
     (signed.into(), pair.public().to_string(), subject.to_string())
 }
 
-/// Options that do not wait long.
+/// Options that do not wait long between attempts.
 pub fn hasty() -> RegistryOptions {
     RegistryOptions {
-        connect_timeout: Duration::from_secs(20),
-        idle_timeout: Duration::from_secs(20),
+        connect_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(60),
         pause: Duration::from_millis(5),
         ..RegistryOptions::default()
     }

@@ -1,10 +1,11 @@
-//! A real registry, Debian's `docker-registry`, on a free port of this machine.
+//! A real registry, Debian's `docker-registry`, at an address of this machine's own.
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -40,15 +41,10 @@ impl Real {
         Self::start(&Access::Anonymous, None)
     }
 
-    /// Starts a registry, over TLS with a certificate for 127.0.0.1 when there is an authority.
+    /// Starts a registry, over TLS with a certificate for its address when there is an authority.
     pub fn start(access: &Access<'_>, tls: Option<&Authority>) -> Self {
-        // Somebody else may take the port before the registry does.
-        (0..5).find_map(|_| Self::try_start(access, tls)).expect("docker-registry comes up")
-    }
-
-    fn try_start(access: &Access<'_>, tls: Option<&Authority>) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         let config = write_config(folder.path(), address, access, tls);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let process = Command::new("docker-registry")
@@ -63,17 +59,14 @@ impl Real {
             });
         let mut registry = Real { process, address, folder };
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(60) {
-            if let Some(status) = registry.process.try_wait().unwrap() {
-                eprintln!("docker-registry ended with {status}: {}", registry.log());
-                return None;
-            }
-            if TcpStream::connect(address).is_ok() {
-                return Some(registry);
-            }
+        while TcpStream::connect(address).is_err() {
+            let ended = registry.process.try_wait().unwrap();
+            assert!(ended.is_none(), "docker-registry ended, {ended:?}: {}", registry.log());
+            let in_time = begin.elapsed() < Duration::from_secs(60);
+            assert!(in_time, "docker-registry does not answer: {}", registry.log());
             thread::sleep(Duration::from_millis(20));
         }
-        panic!("docker-registry does not answer: {}", registry.log());
+        registry
     }
 
     /// `HOST:PORT`, as references name it.
@@ -97,6 +90,15 @@ impl Drop for Real {
     }
 }
 
+/// An address at which nobody listens: a port of an address of this machine's own that nobody else
+/// uses, so that no other test is given it, neither for a listener nor for a connection.
+pub fn free_address() -> SocketAddr {
+    static GIVEN: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, high | 1, low, GIVEN.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
+}
+
 /// YAML is what the registry reads, and JSON is YAML.
 fn write_config(
     folder: &Path,
@@ -116,7 +118,7 @@ fn write_config(
         "http": {"addr": address.to_string()},
     });
     if let Some(authority) = tls {
-        let (certificate, key) = authority.certificate_for("127.0.0.1");
+        let (certificate, key) = authority.certificate_for(&address.ip().to_string());
         config["http"]["tls"] = json!({
             "certificate": write("tls.crt", &certificate),
             "key": write("tls.key", &key),
