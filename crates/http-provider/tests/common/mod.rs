@@ -23,7 +23,7 @@ use tokio::{
 };
 
 /// Upper bound for anything that should happen soon, on a machine that does other things too.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// What the fake does with a request.
 pub type Script = dyn Fn(&wire::Request) -> Result<wire::Response, CallError> + Send + Sync;
@@ -179,7 +179,8 @@ pub async fn serve(actor: FakeActor) -> Served {
 pub async fn serve_with(actor: FakeActor, values: &[(&str, &str)]) -> Served {
     let provider = HttpProvider::new(Limits::default());
     let actor = Arc::new(actor);
-    provider.link(actor.clone(), &link("127.0.0.1:0", values)).await.unwrap();
+    // Not the address from which clients connect: a port that a test gives back stays free.
+    provider.link(actor.clone(), &link("127.0.0.2:0", values)).await.unwrap();
     let address = provider.bound()[0].address;
     Served { provider, actor, address }
 }
@@ -231,6 +232,17 @@ impl Client {
         let stream = timeout(SOON, TcpStream::connect(address)).await.unwrap().unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, held: Vec::new() }
+    }
+
+    /// A connection on which a request waits already when the server sees it, so that no timer of
+    /// the server's, however short, ends before it is there.
+    pub async fn connect_with(address: std::net::SocketAddr, bytes: impl AsRef<[u8]>) -> Self {
+        // Blocking, on the only thread: the system alone answers.
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut stream, bytes.as_ref()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: TcpStream::from_std(stream).unwrap(), held: Vec::new() }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -311,6 +323,20 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < SOON, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until the server has no connection any more, as its metrics tell.
+pub async fn until_no_connection(admin: std::net::SocketAddr) {
+    let begin = Instant::now();
+    loop {
+        let text = once(admin, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.text();
+        let line = text.lines().find(|line| line.starts_with("graphlet_connections{")).unwrap();
+        if line.ends_with(" 0") {
+            return;
+        }
+        assert!(begin.elapsed() < SOON, "not in time: {line}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
