@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     fs::{self, Permissions},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     process::{Child, Command, Stdio},
 };
@@ -14,7 +14,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 
-use support::{User, tiny_module, until};
+use support::{User, free_address, tiny_module, until};
 
 /// Debian's `docker-registry`; dropped, it is gone.
 struct Registry {
@@ -27,7 +27,7 @@ impl Registry {
     /// A registry, for one user and password when there are some.
     fn start(login: Option<(&str, &str)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         // YAML is what it reads, and JSON is YAML.
         let mut config = json!({
             "version": "0.1",
@@ -52,8 +52,12 @@ impl Registry {
             .unwrap_or_else(|error| {
                 panic!("docker-registry cannot be started ({error}): run `make setup-dev`")
             });
-        let registry = Registry { process, address, _folder: folder };
-        until("the registry answers", || TcpStream::connect(address).ok());
+        let mut registry = Registry { process, address, _folder: folder };
+        until("the registry answers", || {
+            let ended = registry.process.try_wait().unwrap();
+            assert!(ended.is_none(), "docker-registry ended: {ended:?}");
+            TcpStream::connect(address).ok()
+        });
         registry
     }
 
@@ -126,10 +130,7 @@ fn mistakes_and_faults_are_told_with_what_helps() {
     user.write("page.wasm", "<html></html>");
     user.write("no.pem", "nothing");
     let name = registry.name("tiny:v1");
-    let nobody = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
+    let nobody = free_address();
     for (line, code, words) in [
         (format!("push page.wasm {name}"), 1, &["no WebAssembly module", "hint: "][..]),
         (format!("push absent.wasm {name}"), 1, &["absent.wasm"]),
@@ -196,9 +197,10 @@ fn node_becomes_the_agent_beside_the_command() {
     // The real folder of the command may hold an agent: this one is empty so far.
     let graphlet = user.file("graphlet");
     let real = env!("CARGO_BIN_EXE_graphlet");
-    if fs::hard_link(real, &graphlet).is_err() {
-        fs::copy(real, &graphlet).unwrap();
-    }
+    // By another process: one that this one starts meanwhile would inherit the open file, and a
+    // file that is open for writing cannot be executed.
+    let copied = Command::new("cp").arg(real).arg(&graphlet).status().unwrap();
+    assert!(copied.success());
     let command = |line: &str| {
         let mut command = Command::new(&graphlet);
         command.args(line.split_whitespace()).env_clear().stdin(Stdio::null());
@@ -206,7 +208,10 @@ fn node_becomes_the_agent_beside_the_command() {
     };
     let words = ["graphlet-node is neither beside", "hint: cargo build --release -p node-agent"];
     user.refuses(command("node --help"), 1, &words);
-    let agent = user.write("graphlet-node", "#!/bin/sh\necho \"$@\"\nexit 7\n");
+    let script = user.write("script", "#!/bin/sh\necho \"$@\"\nexit 7\n");
+    let agent = user.file("graphlet-node");
+    let copied = Command::new("cp").arg(script).arg(&agent).status().unwrap();
+    assert!(copied.success());
     user.refuses(command("node"), 1, &["cannot start"]);
     fs::set_permissions(agent, Permissions::from_mode(0o755)).unwrap();
     let run = user.finish(command("node --help bootstrap -v"));

@@ -84,7 +84,7 @@ fn a_log_decides_what_is_linked_and_only_where_it_was_measured_with_this_engine(
 
     user.write("tuning.json", chosen(&layer, &default, &other, &[]));
     let stderr = done(&user, BUILD);
-    assert!(!stderr.contains("warning"), "the log is used without a word: {stderr}");
+    assert_eq!(stderr, "", "--quiet: the log is used and the module signed without a word");
     let (tuned, after) = (user.read("out.wasm"), kernels(&user));
     assert!(tuned != plain, "the module is the same");
     assert_eq!(before.len(), after.len());
@@ -93,6 +93,19 @@ fn a_log_decides_what_is_linked_and_only_where_it_was_measured_with_this_engine(
     assert_eq!(user.done("classify out.wasm 7.png"), "7");
     done(&user, BUILD);
     assert!(user.read("out.wasm") == tuned, "the same log gave other bytes");
+
+    // However many layers one reason concerns, it is said once, with what to do.
+    let mut many: Value = serde_json::from_slice(&user.read("tuning.json")).unwrap();
+    many["engines"][0]["engine"]["simd"] = "none".into();
+    let layers = many["engines"][0]["layers"].as_object_mut().unwrap();
+    let layer_again = layers[&layer].clone();
+    layers.insert("conv2d of no model".to_owned(), layer_again);
+    user.write("tuning.json", many.to_string());
+    let stderr = done(&user, BUILD);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    for words in ["2 layers", "this build is `relaxed`", "`graphlet tune model.toml`"] {
+        assert!(stderr.contains(words), "{words}: {stderr}");
+    }
 
     let none = "conv2d of no model";
     for (log, words) in [

@@ -6,7 +6,7 @@ mod support;
 
 use std::{fs, net::TcpListener};
 
-use support::{Server, User, digits, pictures, put, root};
+use support::{Server, User, digits, free_address, pictures, put, root};
 
 #[test]
 fn wrong_usage_is_exit_code_2_and_help_is_0() {
@@ -64,7 +64,7 @@ fn a_file_that_is_missing_or_no_module_is_exit_code_1() {
 #[test]
 fn a_taken_port_is_named_and_the_process_ends() {
     let user = User::with_scripted_guest("guest.wasm");
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind(free_address()).unwrap();
     let address = taken.local_addr().unwrap();
     let line = format!("run guest.wasm --listen {address} --admin off");
     user.refused(&line, 1, &["the port is taken", "--listen", &address.to_string()]);

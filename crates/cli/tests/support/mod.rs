@@ -17,7 +17,10 @@ mod user;
 
 use std::{
     env,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU8, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -47,6 +50,15 @@ pub fn shared() -> Option<PathBuf> {
         println!("skipped: no models and photographs at {}", folder.display());
     }
     there.then_some(folder)
+}
+
+/// An address at which nobody listens: a port of an address of this machine's own that nobody else
+/// uses, so that no other test is given it, neither for a listener nor for a connection.
+pub fn free_address() -> SocketAddr {
+    static GIVEN: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, high | 1, low, GIVEN.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
 }
 
 /// Waits until `condition` gives a value.
