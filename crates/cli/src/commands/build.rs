@@ -191,13 +191,13 @@ fn signed(args: &Args, module: Vec<u8>, name: &str, version: Option<&str>) -> Re
     if args.unsigned || args.kind == Kind::Component {
         return Ok(module);
     }
-    sign_module(&module, name, version, &args.signing).map_err(|error| {
-        match error.downcast_ref::<SignError>() {
-            Some(SignError::TooLarge { .. }) if is_graph(args.kind) => {
-                Usage::new(error).hint("--unsigned writes it without claims").into()
-            }
-            _ => error,
+    sign_module(&module, name, version, &args.signing, args.quiet).map_err(|error| match error
+        .downcast_ref::<SignError>(
+    ) {
+        Some(SignError::TooLarge { .. }) if is_graph(args.kind) => {
+            Usage::new(error).hint("--unsigned writes it without claims").into()
         }
+        _ => error,
     })
 }
 

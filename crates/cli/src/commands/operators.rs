@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let module = builder::build_operators(&home, args.simd.level(), &mut display)?;
     display.finish();
     let version = env!("CARGO_PKG_VERSION");
-    let signed = sign_module(&module, "operators", Some(version), &args.signing)?;
+    let signed = sign_module(&module, "operators", Some(version), &args.signing, args.quiet)?;
     super::write_whole(&args.output, &signed)?;
     if !args.quiet {
         let (file, size) = (args.output.display(), signed.len() as f64 / 1e3);

@@ -93,14 +93,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         (None, None) => stem(&args.module),
     };
     let version = card.map(|card| card.spec.model.version);
-    let signed = sign_module(&bytes, &name, version.as_deref(), &args.options)
+    let signed = sign_module(&bytes, &name, version.as_deref(), &args.options, false)
         .with_context(|| format!("cannot sign {}", args.module.display()))?;
     super::write_whole(&args.output, &signed)?;
     writeln!(stdout(), "{}", Digest::of(&signed))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Signs a module as `options` say and tells on stderr as whom and by whom.
+/// Signs a module as `options` say and, unless it is to be `quiet`, tells on stderr as whom and by
+/// whom.
 ///
 /// # Errors
 /// When a key cannot be had, or when module or claims are not acceptable.
@@ -109,6 +110,7 @@ pub fn sign_module(
     name: &str,
     version: Option<&str>,
     options: &SigningOptions,
+    quiet: bool,
 ) -> Result<Vec<u8>> {
     let issued_at = issued_at()?;
     // What is no module at all shall not leave a key behind.
@@ -138,7 +140,9 @@ pub fn sign_module(
         Some(expires) => format!("until {expires}"),
         None => "for ever".into(),
     };
-    eprintln!("signed {} as {} by {}, {until}", printable(name), claims.subject, claims.issuer);
+    if !quiet {
+        eprintln!("signed {} as {} by {}, {until}", printable(name), claims.subject, claims.issuer);
+    }
     if claims.expires.is_some_and(|expires| expires <= Timestamp::from(SystemTime::now())) {
         eprintln!("warning: counted from SOURCE_DATE_EPOCH, these claims have expired already");
     }
