@@ -48,7 +48,7 @@ pub enum NpyError {
         source: Box<NpyError>,
     },
     /// The archive holds more than a graph could take.
-    #[error("the archive holds more than {MAX_NPZ_BYTES} bytes")]
+    #[error("the archive's arrays have more than {} GiB together, which no graph's memory holds", MAX_NPZ_BYTES >> 30)]
     TooLarge,
 }
 
