@@ -222,8 +222,8 @@ fn build_as(
 
     let toolchain = options.kind.toolchain()?;
     let simd = spec.compile.simd;
-    let library = step(progress, "guest library (built once)", |_| {
-        guest::library(home, &toolchain, options.kind, simd)
+    let library = step(progress, "guest library (built once)", |progress| {
+        guest::library(home, &toolchain, options.kind, simd, progress)
     })?;
 
     let scratch = tempfile::tempdir()
@@ -235,8 +235,9 @@ fn build_as(
         listing: choices.is_some(),
     };
     let report = compiler::compile(home, &input, scratch.path(), progress)?;
-    for unused in selection.unused.into_iter().chain(unknown(&report)) {
-        progress.event(Event::Untuned(unused));
+    let unused: Vec<_> = selection.unused.into_iter().chain(unknown(&report)).collect();
+    if !unused.is_empty() {
+        progress.event(Event::Untuned { unused, tune: tune_command(options) });
     }
     let (module, card) = step(progress, "linking", |_| {
         assemble(&toolchain, options.kind, &library, &spec, &labels, &report, scratch.path())
@@ -245,6 +246,12 @@ fn build_as(
         keep(scratch.path(), folder)?;
     }
     Ok(Built { module, spec, card, report })
+}
+
+/// What measures the layers as `options` builds them.
+fn tune_command(options: &BuildOptions) -> String {
+    let simd = options.simd.map(|simd| format!(" --simd {}", simd.as_str()));
+    format!("graphlet tune {}{}", options.spec.display(), simd.unwrap_or_default())
 }
 
 /// Choices that the compiler could not use.

@@ -1,10 +1,12 @@
 //! The guest as a static library: built on first use per kind and SIMD level, kept by content.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Read as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use guest_toolchain::GuestToolchain;
@@ -12,7 +14,7 @@ use model_spec::SimdLevel;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    BuildError, Home,
+    BuildError, Event, Home, Progress,
     kept::{self, Library},
 };
 
@@ -123,6 +125,7 @@ pub fn library(
     toolchain: &GuestToolchain,
     kind: GuestKind,
     simd: SimdLevel,
+    progress: &mut dyn Progress,
 ) -> Result<Library, BuildError> {
     let key = key(home.root(), toolchain, kind, simd)?;
     let folder = home.cache().join("guest");
@@ -140,10 +143,12 @@ pub fn library(
     // Two builds at once would compile the same library twice.
     let lock_path = folder.join("lock");
     let lock = File::create(&lock_path).map_err(write(&lock_path))?;
-    lock.lock().map_err(write(&lock_path))?;
+    lock_within(&lock, PATIENCE, || progress.event(Event::WaitsForLibrary))
+        .map_err(write(&lock_path))?;
     if let Some(library) = hold()? {
         return Ok(library);
     }
+    progress.event(Event::CompilesLibrary);
     let target_dir = folder.join("target");
     kept::prune_target(&target_dir, kept::MAX_TARGET_BYTES).map_err(write(&target_dir))?;
     let root = home.root();
@@ -168,6 +173,26 @@ pub fn library(
     // What cannot be removed now is so when the next library is kept.
     kept::prune(&folder, kept::MAX_LIBRARY_BYTES).ok();
     Ok(library)
+}
+
+/// How long a build waits for another one without a word.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Locks a file; tells when that takes longer than `patience`, and waits on.
+fn lock_within(file: &File, patience: Duration, tell: impl FnOnce()) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => break,
+        }
+    }
+    tell();
+    file.lock()
 }
 
 /// The checkout whose crates `target_dir` holds, as the file in it says.
@@ -306,7 +331,30 @@ fn walk(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, sync::mpsc};
+
     use super::*;
+
+    #[test]
+    fn a_build_that_waits_for_another_one_says_so_and_one_that_does_not_wait_is_silent() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let told = Cell::new(false);
+        let lock = File::open(file.path()).expect("it is there");
+        lock_within(&lock, Duration::MAX, || told.set(true)).expect("nobody has it");
+        assert!(!told.get());
+
+        let (waits, waiting) = mpsc::channel();
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let lock = File::open(file.path()).expect("it is there");
+                lock_within(&lock, Duration::ZERO, || waits.send(()).expect("heard"))
+            });
+            // It waits already, and goes on waiting until this one is done.
+            waiting.recv().expect("it says so");
+            lock.unlock().expect("ours");
+            other.join().expect("no panic").expect("it gets the lock");
+        });
+    }
 
     #[test]
     fn crates_of_another_checkout_are_not_taken_for_ours() {

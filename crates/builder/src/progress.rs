@@ -26,8 +26,17 @@ pub enum Event {
         /// Why no kernel fits.
         reason: String,
     },
-    /// A choice of the tuning log is not used.
-    Untuned(Unused),
+    /// Choices of the tuning log are not used; told once a build.
+    Untuned {
+        /// Which, and why; never empty.
+        unused: Vec<Unused>,
+        /// The command that measures for this build.
+        tune: String,
+    },
+    /// Another build compiles a guest library, and this one waits for its end.
+    WaitsForLibrary,
+    /// There is no guest library of this kind yet: it is compiled, which takes a minute or two.
+    CompilesLibrary,
     /// The step that was running ended.
     Done {
         /// What it did.

@@ -109,8 +109,8 @@ pub fn link_tensors(
 ) -> Result<BuiltTensors, BuildError> {
     let kind = GuestKind::Graph;
     let toolchain = kind.toolchain()?;
-    let library = step(progress, "guest library (built once)", |_| {
-        guest::library(home, &toolchain, kind, simd)
+    let library = step(progress, "guest library (built once)", |progress| {
+        guest::library(home, &toolchain, kind, simd, progress)
     })?;
     let description = description(named.0, named.1, &report, None);
     let joined = step(progress, "linking", |_| {
@@ -136,8 +136,8 @@ pub fn build_operators(
 ) -> Result<Vec<u8>, BuildError> {
     let kind = GuestKind::Operators;
     let toolchain = kind.toolchain()?;
-    let library = step(progress, "guest library (built once)", |_| {
-        guest::library(home, &toolchain, kind, simd)
+    let library = step(progress, "guest library (built once)", |progress| {
+        guest::library(home, &toolchain, kind, simd, progress)
     })?;
     let scratch = tempfile::tempdir()
         .map_err(|source| BuildError::Write { path: std::env::temp_dir(), source })?;

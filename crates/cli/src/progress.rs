@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use builder::{Event, Progress};
+use builder::{Event, Progress, Unused};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows a build's events to a person.
@@ -56,10 +56,19 @@ impl Progress for Display {
             Event::Done { name, took } if !self.quiet => {
                 self.line(&format!("{:>8.2} s  {name}", took.as_secs_f64()));
             }
-            Event::Untuned(unused) => self.line(&format!(
-                "warning: the tuning log's choice for `{}` is not used (`{}`): {}",
-                unused.layer, unused.choice, unused.reason
-            )),
+            Event::Untuned { unused, tune } => {
+                for line in untuned(&unused, &tune) {
+                    self.line(&line);
+                }
+            }
+            Event::WaitsForLibrary if !self.quiet => {
+                self.line("waiting for another build, which compiles a guest library");
+            }
+            Event::CompilesLibrary if !self.quiet => {
+                self.line(
+                    "compiling the guest library; this is done once and takes a minute or two",
+                );
+            }
             Event::Fallback { node, operator, macs, share, reason } => {
                 if self.fallbacks == 0 {
                     self.line("warning: these nodes have no kernel and run in generated loops:");
@@ -76,8 +85,54 @@ impl Progress for Display {
     }
 }
 
+/// One line for each reason for which choices are not used.
+fn untuned(unused: &[Unused], tune: &str) -> Vec<String> {
+    let mut reasons: Vec<(&str, Vec<&Unused>)> = Vec::new();
+    for one in unused {
+        match reasons.iter_mut().find(|(reason, _)| *reason == one.reason) {
+            Some((_, layers)) => layers.push(one),
+            None => reasons.push((&one.reason, vec![one])),
+        }
+    }
+    let line = |(reason, layers): (&str, Vec<&Unused>)| {
+        let what = match &layers[..] {
+            [only] => {
+                format!("choice for `{}` is not used (`{}`)", only.layer, only.choice)
+            }
+            layers => format!("choices for {} layers are not used", layers.len()),
+        };
+        format!("warning: the tuning log's {what}: {reason}; `{tune}` measures for this build")
+    };
+    reasons.into_iter().map(line).collect()
+}
+
 impl Drop for Display {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_that_are_not_used_take_a_line_for_each_reason() {
+        let unused = |layer: &str, reason: &str| Unused {
+            layer: layer.to_owned(),
+            choice: "winograd".to_owned(),
+            reason: reason.to_owned(),
+        };
+        let all = [unused("a", "too old"), unused("b", "no such layer"), unused("c", "too old")];
+        let lines = untuned(&all, "graphlet tune m.toml");
+        assert_eq!(
+            lines,
+            [
+                "warning: the tuning log's choices for 2 layers are not used: too old; \
+                 `graphlet tune m.toml` measures for this build",
+                "warning: the tuning log's choice for `b` is not used (`winograd`): no such \
+                 layer; `graphlet tune m.toml` measures for this build",
+            ]
+        );
     }
 }

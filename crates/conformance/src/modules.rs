@@ -38,7 +38,7 @@ impl Module {
 pub fn module(home: &Home, model: &Model, simd: SimdLevel) -> Result<Module> {
     let toolchain = GuestKind::Actor.toolchain()?;
     // Its name holds a digest over everything that it is made of.
-    let guest = builder::guest::library(home, &toolchain, GuestKind::Actor, simd)?;
+    let guest = builder::guest::library(home, &toolchain, GuestKind::Actor, simd, &mut Silent)?;
     let key = Key::default()
         .bytes(guest.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default())
         .bytes(simd.as_str().as_bytes())
