@@ -97,7 +97,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         text.push_str(": ");
         text.push_str(&cause);
     }
-    eprintln!("error: {text}");
+    tell!("error: {text}");
     let build = error.downcast_ref::<BuildError>();
     let usage = error.downcast_ref::<Usage>();
     let hint = usage
@@ -108,7 +108,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         .or_else(|| error.downcast_ref::<GraphError>().and_then(graph_hint))
         .or_else(|| given_hint(error));
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        tell!("hint: {hint}");
     }
     if usage.is_some() || build.is_some_and(BuildError::is_usage) {
         return ExitCode::from(USAGE);

@@ -45,7 +45,7 @@ pub fn default_issuer() -> Result<IssuerKeyPair> {
     {
         let name = "development issuer of this machine";
         trust::update(|trust| trust.trust(pair.public(), name))?;
-        eprintln!("made a development issuer, {}, and trust it: {}", pair.public(), path.display());
+        tell!("made a development issuer, {}, and trust it: {}", pair.public(), path.display());
         return Ok(pair);
     }
     read_issuer(&path)

@@ -1,5 +1,13 @@
 //! The `graphlet` command: arguments, wiring, exit codes.
 
+/// A line on stderr. Where nobody reads it any more (`graphlet build … 2>&1 | head`) it is lost, and
+/// the work goes on; `eprintln!` would panic.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*)));
+    }};
+}
+
 mod card;
 mod ceiling;
 mod commands;

@@ -189,3 +189,15 @@ fn a_reader_that_has_enough_is_no_error_to_be_told() {
     let ran = user.command("keys list").stdout(writer).output().unwrap();
     assert_eq!((ran.status.code(), String::from_utf8_lossy(&ran.stderr).as_ref()), (Some(1), ""));
 }
+
+#[test]
+fn messages_that_nobody_reads_stop_no_work() {
+    let user = User::new();
+    user.write("tiny.wasm", support::tiny_module(&[], None));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    // As `graphlet sign … 2>&1 | head -0` would; keys are made and told of, and so is who signs.
+    let ran = user.command("sign tiny.wasm -o signed.wasm").stderr(writer).output().unwrap();
+    assert_eq!(ran.status.code(), Some(0));
+    user.done("verify signed.wasm");
+}

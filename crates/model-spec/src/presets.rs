@@ -81,10 +81,10 @@ pub enum PresetError {
     #[error("no preset is called `{0}`; there are torchvision, timm, keras and caffe")]
     Unknown(String),
     /// `preprocessor_config.json` is not JSON.
-    #[error("preprocessor_config.json is not JSON")]
+    #[error("not a preprocessor_config.json")]
     Json(#[source] serde_json::Error),
     /// A field has a value that this crate has no word for.
-    #[error("preprocessor_config.json: `{field}` is {value}, which has no counterpart here")]
+    #[error("`{field}` is {value}, which has no counterpart here")]
     Field {
         /// Which field.
         field: &'static str,

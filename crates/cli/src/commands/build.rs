@@ -161,7 +161,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let signed = signed(args, built.module, &model.name, Some(&model.version))?;
     super::write_whole(&args.output, &signed)?;
     if !args.quiet {
-        eprintln!(
+        tell!(
             "wrote {}: {:.1} MB ({:.1} MB of weights), {:.1} s",
             args.output.display(),
             signed.len() as f64 / 1e6,
@@ -170,15 +170,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         );
         let file = args.output.display();
         match args.kind {
-            Kind::Actor => eprintln!("next: graphlet run {file}"),
-            Kind::Wasi => eprintln!("next: wasmtime run --dir . {file} PICTURE"),
+            Kind::Actor => tell!("next: graphlet run {file}"),
+            Kind::Wasi => tell!("next: wasmtime run --dir . {file} PICTURE"),
             Kind::Component => {
-                eprintln!("a component carries no claims: trust it by its digest");
-                eprintln!("next: wasmtime serve {file}");
+                tell!("a component carries no claims: trust it by its digest");
+                tell!("next: wasmtime serve {file}");
             }
             Kind::Graph | Kind::Operator => {
                 let allowed = if args.unsigned { " --dangerously-allow-unsigned" } else { "" };
-                eprintln!("next: graphlet graph run -g {file} -i PICTURE{allowed}");
+                tell!("next: graphlet graph run -g {file} -i PICTURE{allowed}");
             }
         }
     }
@@ -254,8 +254,8 @@ fn build_onnx(args: &Args, home: &Home, begun: Instant) -> Result<ExitCode> {
     if !args.quiet {
         let (file, took) = (args.output.display(), begun.elapsed().as_secs_f64());
         let (size, weights) = (signed.len() as f64 / 1e6, built.params as f64 / 1e6);
-        eprintln!("wrote {file}: {size:.1} MB ({weights:.1} MB of weights), {took:.1} s");
-        eprintln!("next: graphlet graph inspect {file}");
+        tell!("wrote {file}: {size:.1} MB ({weights:.1} MB of weights), {took:.1} s");
+        tell!("next: graphlet graph inspect {file}");
     }
     writeln!(stdout(), "{}", Digest::of(&signed))?;
     Ok(ExitCode::SUCCESS)

@@ -107,12 +107,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                     }
                 }
             }
-            Err(error) => eprintln!("error: {name}: {error:#}"),
+            Err(error) => tell!("error: {name}: {error:#}"),
         }
         if args.timings && !milliseconds.is_empty() {
             let phases: Vec<String> =
                 in_order(&milliseconds).map(|(phase, ms)| format!("{phase} {ms:.2} ms")).collect();
-            eprintln!("{name}: {}", phases.join(", "));
+            tell!("{name}: {}", phases.join(", "));
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

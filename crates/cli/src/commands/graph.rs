@@ -319,7 +319,7 @@ fn tell(
     let ms = |took: Duration| (took.as_secs_f64() * 1e6).round() / 1e3;
     if !args.json {
         if args.repeat.is_some() {
-            eprintln!("run {:.3} ms", ms(ran));
+            tell!("run {:.3} ms", ms(ran));
         }
         return Ok(());
     }

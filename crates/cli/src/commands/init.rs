@@ -66,7 +66,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Some(path) => {
             let text = fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
-            (from_preprocessor_config(&text)?, "From preprocessor_config.json.".to_owned())
+            let preprocess = from_preprocessor_config(&text);
+            let preprocess = preprocess.with_context(|| path.display().to_string())?;
+            (preprocess, "From preprocessor_config.json.".to_owned())
         }
         None => {
             let preset: Preset = args.preset.parse().map_err(Usage::new)?;
@@ -96,8 +98,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     super::write_whole(&output, text.as_bytes())?;
-    eprintln!("wrote {}", output.display());
-    eprintln!("next: graphlet check {}", output.display());
+    tell!("wrote {}", output.display());
+    tell!("next: graphlet check {}", output.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -115,7 +115,7 @@ fn new(args: &New) -> Result<ExitCode> {
     if !args.no_trust {
         trust::update(|trust| trust.trust(pair.public(), &args.name))?;
     }
-    eprintln!("the secret seed is in {}: keep a copy in a safe place", path.display());
+    tell!("the secret seed is in {}: keep a copy in a safe place", path.display());
     writeln!(stdout(), "{}", pair.public())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -131,14 +131,14 @@ fn trust_issuer(args: &Trust) -> Result<ExitCode> {
         (None, None) => return Err(Usage::new("name an issuer, or a module with --module").into()),
     };
     let added = trust::update(|trust| trust.trust(issuer, &args.name))?;
-    eprintln!("{}", if added { "trusted from now on" } else { "was trusted already" });
+    tell!("{}", if added { "trusted from now on" } else { "was trusted already" });
     writeln!(stdout(), "{issuer}")?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn untrust(args: &Untrust) -> Result<ExitCode> {
     if trust::update(|trust| trust.untrust(args.issuer))? {
-        eprintln!("{} is trusted no more", args.issuer);
+        tell!("{} is trusted no more", args.issuer);
         return Ok(ExitCode::SUCCESS);
     }
     Err(Usage::new(format!("{} was not trusted", args.issuer)).hint("graphlet keys list").into())
@@ -148,14 +148,14 @@ fn revoke(args: &Revoke) -> Result<ExitCode> {
     let what = args.target()?;
     let added = trust::update(|trust| trust.revoke(&what))?;
     let since = if added { "from now on" } else { "already" };
-    eprintln!("revoked {since}: {}", shown(&what));
+    tell!("revoked {since}: {}", shown(&what));
     Ok(ExitCode::SUCCESS)
 }
 
 fn unrevoke(args: &Revoke) -> Result<ExitCode> {
     let what = args.target()?;
     if trust::update(|trust| trust.unrevoke(&what))? {
-        eprintln!("revoked no more: {}", shown(&what));
+        tell!("revoked no more: {}", shown(&what));
         return Ok(ExitCode::SUCCESS);
     }
     Err(Usage::new(format!("{} was not revoked", shown(&what))).hint("graphlet keys list").into())

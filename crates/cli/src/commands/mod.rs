@@ -115,6 +115,12 @@ fn absent(args: &[String]) -> anyhow::Error {
 /// The folder a file is to be written to; asked before long work, too.
 pub fn folder_of(path: &Path) -> Result<&Path> {
     let folder = parent(path);
+    if path.is_dir() {
+        let path = path.display();
+        return Err(Usage::new(format!("cannot write {path}: it is a folder"))
+            .hint("name a file in it")
+            .into());
+    }
     if !folder.is_dir() {
         let (path, folder) = (path.display(), folder.display());
         return Err(Usage::new(format!("cannot write {path}: there is no folder {folder}")).into());
@@ -175,6 +181,7 @@ mod tests {
         assert!(link.is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "no temporary file is left");
-        assert!(write_whole(folder.path(), b"x").is_err());
+        let error = write_whole(folder.path(), b"x").unwrap_err();
+        assert!(error.to_string().ends_with("it is a folder"), "{error}");
     }
 }

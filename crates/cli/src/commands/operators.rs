@@ -49,8 +49,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     super::write_whole(&args.output, &signed)?;
     if !args.quiet {
         let (file, size) = (args.output.display(), signed.len() as f64 / 1e3);
-        eprintln!("wrote {file}: {size:.0} kB");
-        eprintln!("next: wasm-frontend -c {file} -o Add -i INPUT.json");
+        tell!("wrote {file}: {size:.0} kB");
+        tell!("next: wasm-frontend -c {file} -o Add -i INPUT.json");
     }
     writeln!(stdout(), "{}", Digest::of(&signed))?;
     Ok(ExitCode::SUCCESS)

@@ -182,11 +182,11 @@ fn run_command(
         Ok(code) => Ok(ExitCode::from(exit_code(code))),
         Err(CommandError::OutOfMemory) => {
             reporter.send(&Report::OutOfMemory);
-            eprintln!("error: the program needs more memory than its limit leaves it");
+            tell!("error: the program needs more memory than its limit leaves it");
             Ok(ExitCode::from(OUT_OF_MEMORY))
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             Ok(ExitCode::from(TRAPPED))
         }
     }

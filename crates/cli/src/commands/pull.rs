@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !args.quiet {
         let kept = if pulled.was_here { ", which was in the cache" } else { "" };
         let megabytes = pulled.size as f64 / 1e6;
-        eprintln!("wrote {}: {megabytes:.1} MB{kept}", args.output.display());
+        tell!("wrote {}: {megabytes:.1} MB{kept}", args.output.display());
         tell_issuer(&module, &args.output.display().to_string());
     }
     writeln!(stdout(), "{}", pulled.reference)?;
@@ -89,22 +89,22 @@ fn tell_issuer(module: &[u8], file: &str) {
     let claims = match authentic_claims(module) {
         Ok(claims) => claims,
         Err(error) => {
-            eprintln!("warning: it would be refused here: {error}");
+            tell!("warning: it would be refused here: {error}");
             return;
         }
     };
     let issuer = claims.issuer;
-    eprintln!("actor  {}  {}", claims.subject, printable(claims.name.as_deref().unwrap_or("")));
+    tell!("actor  {}  {}", claims.subject, printable(claims.name.as_deref().unwrap_or("")));
     // A trust file that cannot be read is `verify`'s to tell.
     let trust = TrustFile::load().unwrap_or_default();
     match trust.issuer_name(issuer) {
         Some(name) => {
-            eprintln!("issuer {issuer}  {}", printable(name));
-            eprintln!("next: graphlet verify {file}");
+            tell!("issuer {issuer}  {}", printable(name));
+            tell!("next: graphlet verify {file}");
         }
         None => {
-            eprintln!("issuer {issuer}, who is not trusted here");
-            eprintln!("hint: graphlet keys trust {issuer}   (if you know whose key that is)");
+            tell!("issuer {issuer}, who is not trusted here");
+            tell!("hint: graphlet keys trust {issuer}   (if you know whose key that is)");
         }
     }
 }

@@ -71,12 +71,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Ok(_) => {}
         Err(VerifyError::Unsigned) => {
             let word = shell_word(&file.to_string());
-            eprintln!("warning: {file} is not signed; hosts and nodes will refuse it");
-            eprintln!("hint: graphlet sign {word} -o {word}");
+            tell!("warning: {file} is not signed; hosts and nodes will refuse it");
+            tell!("hint: graphlet sign {word} -o {word}");
         }
         // Whether it is a module at all, the push says.
         Err(VerifyError::Module(_)) => {}
-        Err(error) => eprintln!("warning: {file} will be refused by hosts and nodes: {error}"),
+        Err(error) => tell!("warning: {file} will be refused by hosts and nodes: {error}"),
     }
 
     let bar = Bar::new(args.quiet);
@@ -89,9 +89,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     drop(bar);
     if !args.quiet {
         let there = if pushed.was_there { ", which was there already" } else { "" };
-        eprintln!("pushed {}: {:.1} MB{there}", pushed.tag, size as f64 / 1e6);
+        tell!("pushed {}: {:.1} MB{there}", pushed.tag, size as f64 / 1e6);
         if let Some(claims) = &pushed.claims {
-            eprintln!("issuer {}; others trust it with: graphlet keys trust {0}", claims.issuer);
+            tell!("issuer {}; others trust it with: graphlet keys trust {0}", claims.issuer);
         }
     }
     writeln!(stdout(), "{}", pushed.pinned)?;

@@ -141,10 +141,10 @@ pub fn sign_module(
         None => "for ever".into(),
     };
     if !quiet {
-        eprintln!("signed {} as {} by {}, {until}", printable(name), claims.subject, claims.issuer);
+        tell!("signed {} as {} by {}, {until}", printable(name), claims.subject, claims.issuer);
     }
     if claims.expires.is_some_and(|expires| expires <= Timestamp::from(SystemTime::now())) {
-        eprintln!("warning: counted from SOURCE_DATE_EPOCH, these claims have expired already");
+        tell!("warning: counted from SOURCE_DATE_EPOCH, these claims have expired already");
     }
     Ok(signed)
 }

@@ -167,7 +167,7 @@ impl Bench for Timing {
             Step::Round { number, done, of } if self.line => {
                 eprint!("\rbuild {number}: timed {done} of {of} times");
                 if done == of {
-                    eprintln!();
+                    tell!("");
                 }
             }
             Step::Round { number, done, of } if done == of => {
@@ -187,12 +187,12 @@ impl Bench for Timing {
 
 impl Timing {
     fn say(&self, text: &str) {
-        eprintln!("{text}");
+        tell!("{text}");
     }
 
     fn end_line(&self) {
         if self.line && self.stopped() {
-            eprintln!();
+            tell!("");
         }
     }
 }
@@ -210,11 +210,11 @@ fn report(timing: &Timing, part: &EngineLog, outcome: Outcome, took: Duration) -
         writeln!(out, "{}  {name}  ({default} 1, {})", layer.choice, tried.join(", "))?;
     }
     let path = timing.path.display();
-    eprintln!("wrote {path}: {} variants timed in {}", outcome.timed, show_duration(took));
+    tell!("wrote {path}: {} variants timed in {}", outcome.timed, show_duration(took));
     if outcome.left > 0 {
         let interrupted = timing.interrupted.load(Ordering::Relaxed);
         let why = if interrupted { "interrupted" } else { "out of time" };
-        eprintln!("{why}: {} variants are left; run the command again to go on", outcome.left);
+        tell!("{why}: {} variants are left; run the command again to go on", outcome.left);
         return Ok(if interrupted { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
     Ok(ExitCode::SUCCESS)
@@ -242,7 +242,7 @@ fn interrupted() -> Result<Arc<AtomicBool>> {
             let _ = ready.send(Ok(()));
             signals.recv().await;
             seen.store(true, Ordering::Relaxed);
-            eprintln!("\nstopping; what is measured is kept");
+            tell!("\nstopping; what is measured is kept");
             signals.recv().await;
             std::process::exit(1);
         });

@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     if module.expires_soon(now) {
-        eprintln!("warning: the claims expire soon; sign the module again before that");
+        tell!("warning: the claims expire soon; sign the module again before that");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -95,7 +95,7 @@ async fn serve(
         host.stop(Duration::ZERO).await;
         if matches!(error.downcast_ref(), Some(StartError::OutOfMemory { .. })) {
             reporter.send(&Report::OutOfMemory);
-            eprintln!("error: {error:#}: raise the pod's memory limit");
+            tell!("error: {error:#}: raise the pod's memory limit");
             return Ok(ExitCode::from(OUT_OF_MEMORY));
         }
         return Err(error);
