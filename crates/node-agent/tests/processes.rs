@@ -11,13 +11,14 @@ use std::{
 };
 
 use node_agent::runtime::{
-    Cidr, ContainerEvent, ContainerSpec, ContainerState, LogError, LogOptions, ModuleKind, Mount,
-    StartError, Trust,
+    Cidr, Container, ContainerEvent, ContainerSpec, ContainerState, LogError, LogOptions,
+    ModuleKind, Mount, StartError, Trust,
 };
 use support::{Node, SOON, command, lives, post, reader, status};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -246,10 +247,13 @@ async fn a_fifth_of_a_core_is_all_that_200m_get() {
     sleep(Duration::from_secs(1)).await;
     let (begin, before) = (Instant::now(), used());
     sleep(Duration::from_secs(10)).await;
+    // More than nothing; on a busy machine it may take longer to get a quarter of its share.
+    while used() - before < Duration::from_millis(500) {
+        assert!(begin.elapsed() < SOON, "{:?} in {:?}", used() - before, begin.elapsed());
+        sleep(Duration::from_millis(100)).await;
+    }
     let share = (used() - before).as_secs_f64() / begin.elapsed().as_secs_f64();
     assert!(share <= 0.25, "{share} of a core");
-    // More than nothing, but on a busy machine perhaps less than its share.
-    assert!(share > 0.05, "{share} of a core");
     node.runtime.kill(&container.id).await;
     assert_eq!(node.exit(&container.id).await.code, 137, "although it may be stopped just now");
     assert!(endless.await.unwrap().map_or(true, |answer| answer.is_empty()));
@@ -301,7 +305,7 @@ async fn a_stop_lets_the_request_in_flight_finish() {
     let address = spec.listen[0];
     let container = node.ready(spec).await;
     let long = tokio::spawn(post(address, "L"));
-    sleep(Duration::from_millis(100)).await;
+    node.computing(&container.id).await;
     node.runtime.stop(&container.id, SOON).await;
     let answer = long.await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with('L'), "{answer}");
@@ -317,7 +321,7 @@ async fn a_stop_ends_with_a_kill_when_the_grace_is_over() {
     let address = spec.listen[0];
     let container = node.ready(spec).await;
     let endless = tokio::spawn(post(address, "E"));
-    sleep(Duration::from_millis(300)).await;
+    node.computing(&container.id).await;
     let begin = Instant::now();
     node.runtime.stop(&container.id, Duration::from_secs(1)).await;
     let exit = node.exit(&container.id).await;
@@ -405,6 +409,15 @@ async fn a_command_reads_its_volumes_even_if_only_root_may() {
     assert!(!folder.exists());
 }
 
+/// Waits until a start has begun, not until it has ended: this one thread turns to it, and its end
+/// takes a process that compiles the module.
+async fn begun(starting: &JoinHandle<Result<Container, StartError>>) {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!starting.is_finished());
+}
+
 #[tokio::test]
 async fn a_pod_that_is_removed_while_it_starts_leaves_nothing() {
     let Some(node) = Node::new().await else { return };
@@ -412,11 +425,7 @@ async fn a_pod_that_is_removed_while_it_starts_leaves_nothing() {
     let (pod, address) = (spec.pod.clone(), spec.listen[0]);
     let runtime = node.runtime.clone();
     let starting = tokio::spawn(async move { runtime.start(spec).await });
-    // Long enough to begin, on this one thread; the end takes a process that compiles the module.
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
-    assert!(!starting.is_finished());
+    begun(&starting).await;
     node.runtime.remove_pod(&pod).await;
     assert!(matches!(starting.await.unwrap(), Err(StartError::System { .. })));
     assert!(node.runtime.containers().is_empty() && node.runtime.known_pod_uids().is_empty());
@@ -430,7 +439,7 @@ async fn whoever_gives_up_waiting_for_a_start_leaves_a_container_that_is_known()
     let runtime = node.runtime.clone();
     let spec = node.actor("abandoned");
     let starting = tokio::spawn(async move { runtime.start(spec).await });
-    sleep(Duration::from_millis(20)).await;
+    begun(&starting).await;
     starting.abort();
     assert!(matches!(node.event().await, ContainerEvent::Ready(_)));
     let found = node.runtime.containers().remove(0);

@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn an_address_that_is_taken_is_told_from_one_that_is_not_ours() {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        // Where no other test listens, and no connection begins.
+        let any: SocketAddr = "127.0.0.2:0".parse().unwrap();
         let sockets = bind_all(&[any]).unwrap();
         let socket = TcpListener::from(sockets[0].try_clone().unwrap());
         let address = socket.local_addr().unwrap();

@@ -142,7 +142,8 @@ async fn start(pki: &Pki) -> Running {
     let serving = Credential::self_signed("edge", &[]).expect("a certificate");
     let serving = crate::identity::serving_certificate(&serving).expect("usable");
     let tls = tls::acceptor(serving as _, std::slice::from_ref(&pki.ca)).expect("TLS");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    // Where no other test listens, and no connection begins: a port that is closed stays closed.
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 4), 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let service = Service::new(FakeReviewer::default(), "edge", FakeBackend::default());
     let (stop, stopped) = watch::channel(false);

@@ -10,9 +10,12 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,7 +28,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use zeroize::Zeroizing;
 
@@ -142,6 +145,18 @@ impl Node {
         }
     }
 
+    /// Waits until a container computes: until it has used 50 ms more than when this began.
+    pub async fn computing(&self, id: &ContainerId) {
+        let used = || self.runtime.usage(id).unwrap().cpu;
+        let before = used();
+        let computes = async {
+            while used() < before + Duration::from_millis(50) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, computes).await.expect("it computes in time");
+    }
+
     pub async fn log(&self, container: &Container) -> String {
         let spec = &container.spec;
         self.log_with(spec, Default::default()).await
@@ -180,9 +195,13 @@ fn signed(text: &str) -> Vec<u8> {
     sign(&wasm, &issuer(), &statement).unwrap()
 }
 
-/// A port that nobody has at the moment.
+/// An address at which nobody listens: a port of an address of this machine's own that nobody else
+/// uses, so that no other test is given it, neither for a listener nor for a connection.
 pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static GIVEN: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, high | 1, low, GIVEN.fetch_add(1, Ordering::Relaxed));
+    std::net::TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
 }
 
 /// An actor that does what the request's last byte says: `E` never comes back, `L` computes for
