@@ -7,6 +7,7 @@
 //! zune-jpeg and not the crate `image`, which calls it too, but always leniently (damaged data
 //! comes out as grey), without a limit on scans, and on a copy of the file.
 
+mod bits;
 mod colour;
 mod huffman;
 mod idct;

@@ -1,8 +1,11 @@
-//! Entropy-coded data: bits between markers, and the codes in them (ITU-T T.81, annexes C and F).
+//! The codes in entropy-coded data, and the blocks that they tell (ITU-T T.81, annexes C and F).
 
 use crate::ImageError;
 
-use super::broken;
+use super::{
+    bits::{Ahead, Bits},
+    broken,
+};
 
 /// Codes of at most so many bits are found by one look into a table.
 const LOOK_BITS: u32 = 10;
@@ -25,17 +28,48 @@ pub(super) type Steps = [u16; 64];
 /// A Huffman table.
 #[derive(Clone)]
 pub(super) struct Table {
-    /// By the next [`LOOK_BITS`] bits: length of the code in the upper byte, symbol in the lower;
-    /// 0 where the code is longer, or none.
-    short: Box<[u16; LOOKS]>,
-    /// By the same bits, where code and value both lie in them: value, run of zeros (4 bits above
-    /// 8) and bits of the two (below); else 0.
-    pairs: Box<[u32; LOOKS]>,
+    /// By the next [`LOOK_BITS`] bits, what their code says.
+    looks: Box<[Look; LOOKS]>,
     /// For each length, one more than the largest code, with all bits of 16 taken.
     limits: [u32; 17],
     /// For each length, what added to a code gives the place of its symbol.
     offsets: [i32; 17],
     symbols: Vec<u8>,
+}
+
+/// What a code says: a run of zeros and the size of the value behind it (the halves of a symbol).
+///
+/// From the lowest bit: 8 for the bits of code and value together, 8 for 64 less those of the
+/// value, 8 for those of the code, 7 for one more than the run; the last one is set when no value
+/// follows. A register is shifted by any of the first three as it stands, for a shift looks at the
+/// lowest six bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Look(u32);
+
+impl Look {
+    /// A code that is longer than a look, or none.
+    const NONE: Self = Self(1 << 31);
+
+    fn new(length: u32, symbol: u8) -> Self {
+        let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+        let alone = if size == 0 { Self::NONE.0 } else { 0 };
+        Self(alone | (run + 1) << 24 | length << 16 | (64 - size) << 8 | (length + size))
+    }
+
+    /// Whether a value follows.
+    #[inline]
+    fn has_value(self) -> bool {
+        self.0.cast_signed() >= 0
+    }
+
+    fn symbol(self) -> u32 {
+        let size = 64 - (self.0 >> 8 & 255);
+        ((self.0 >> 24 & 127) - 1) << 4 | size
+    }
+
+    fn length(self) -> u32 {
+        self.0 >> 16 & 255
+    }
 }
 
 impl Table {
@@ -48,8 +82,7 @@ impl Table {
             return Err(malformed());
         }
         let mut table = Self {
-            short: Box::new([0; LOOKS]),
-            pairs: Box::new([0; LOOKS]),
+            looks: Box::new([Look::NONE; LOOKS]),
             limits: [0; 17],
             offsets: [0; 17],
             symbols: symbols.to_vec(),
@@ -63,11 +96,11 @@ impl Table {
             }
             let at = length as usize;
             table.offsets[at] = place - code.cast_signed();
-            for symbol in symbols.iter().skip(place as usize).take(count as usize) {
+            for &symbol in symbols.iter().skip(place as usize).take(count as usize) {
                 if length <= LOOK_BITS {
                     let first = (code << (LOOK_BITS - length)) as usize;
-                    let entries = &mut table.short[first..first + (1 << (LOOK_BITS - length))];
-                    entries.fill((length as u16) << 8 | u16::from(*symbol));
+                    let looks = &mut table.looks[first..first + (1 << (LOOK_BITS - length))];
+                    looks.fill(Look::new(length, symbol));
                 }
                 code += 1;
             }
@@ -75,21 +108,18 @@ impl Table {
             table.limits[at] = code << (16 - length);
             code <<= 1;
         }
-        table.pair();
         Ok((table, rest))
     }
 
-    fn pair(&mut self) {
-        for (bits, (pair, &short)) in (0_u32..).zip(self.pairs.iter_mut().zip(self.short.iter())) {
-            let (length, symbol) = (u32::from(short >> 8), u32::from(short & 255));
-            let (run, size) = (symbol >> 4, symbol & 15);
-            if length == 0 || size == 0 || length + size > LOOK_BITS {
-                continue;
-            }
-            let value = bits >> (LOOK_BITS - length - size) & ((1 << size) - 1);
-            let value = extend(value, size);
-            *pair = value.cast_unsigned() << 16 | run << 8 | (length + size);
-        }
+    /// Length and symbol of the code with which these 16 bits begin.
+    #[cold]
+    #[inline(never)]
+    fn long(&self, bits: u32) -> Result<(u32, u32), ImageError> {
+        let length = (1..=16).find(|&length| bits < self.limits[length]);
+        let length = length.ok_or_else(|| broken("its data has a code that stands for nothing"))?;
+        let place = (bits >> (16 - length)).cast_signed() + self.offsets[length];
+        let symbol = usize::try_from(place).ok().and_then(|place| self.symbols.get(place));
+        symbol.map(|&symbol| (length as u32, u32::from(symbol))).ok_or_else(malformed)
     }
 }
 
@@ -97,235 +127,140 @@ fn malformed() -> ImageError {
     broken("a Huffman table is malformed")
 }
 
-/// T.81, F.2.2.1, figure F.12: a value of `size` bits of which the lower half is negative.
-fn extend(value: u32, size: u32) -> i32 {
-    let value = value.cast_signed();
-    let half = 1 << size >> 1;
-    if value < half { value - (1 << size) + 1 } else { value }
-}
-
-/// Bits of a scan, up to the next marker; zeros behind it, which are counted.
-#[derive(Clone, Copy)]
-pub(super) struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// The next bits, the first at the top.
-    buffer: u64,
-    /// How many there are.
-    count: u32,
-    /// How many of them, the last ones, are not in the file.
-    missing: u32,
-}
-
-impl<'a> Bits<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, buffer: 0, count: 0, missing: 0 }
-    }
-
-    /// Sees to it that there are 32 bits at least.
+impl Ahead {
     #[inline]
-    pub(super) fn refill(&mut self) {
-        if self.count > 32 {
-            return;
-        }
-        if let Some(next) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk::<4>) {
-            let word = u32::from_be_bytes(*next);
-            // No byte of it is 0xff: none of the inverse is zero.
-            let inverse = !word;
-            if inverse.wrapping_sub(0x0101_0101) & word & 0x8080_8080 == 0 && self.missing == 0 {
-                self.buffer |= u64::from(word) << (32 - self.count);
-                self.count += 32;
-                self.at += 4;
-                return;
-            }
-        }
-        self.refill_slowly();
+    fn look(&self, table: &Table) -> Look {
+        table.looks[self.peek(LOOK_BITS) as usize]
     }
 
-    #[cold]
-    fn refill_slowly(&mut self) {
-        while self.count <= 56 {
-            let byte = match self.bytes.get(self.at..).unwrap_or_default() {
-                [0xff, 0, ..] => {
-                    self.at += 2;
-                    0xff
-                }
-                [byte, ..] if *byte != 0xff => {
-                    self.at += 1;
-                    *byte
-                }
-                // A marker, or the end.
-                _ => {
-                    self.missing += 8;
-                    0
-                }
-            };
-            self.buffer |= u64::from(byte) << (56 - self.count);
-            self.count += 8;
-        }
-    }
-
-    /// The next [`LOOK_BITS`] bits.
-    #[inline]
-    fn look(&self) -> usize {
-        (self.buffer >> (64 - LOOK_BITS)) as usize
-    }
-
-    #[inline]
-    fn peek(&self, bits: u32) -> u32 {
-        (self.buffer >> (64 - bits)) as u32
-    }
-
-    #[inline]
-    fn skip(&mut self, bits: u32) {
-        self.buffer <<= bits;
-        self.count -= bits;
-    }
-
-    /// The next `size` bits, from 1 to 15 of them, as a value.
-    #[inline]
-    pub(super) fn value(&mut self, size: u32) -> i32 {
-        let value = self.peek(size);
-        self.skip(size);
-        extend(value, size)
-    }
-
-    /// The next `count` bits, from 0 to 32 of them, as a number.
-    #[inline]
-    pub(super) fn take(&mut self, count: u32) -> u32 {
-        // Two steps, for a word cannot be shifted by all of its bits.
-        let bits = (self.buffer >> 1 >> (63 - count)) as u32;
-        self.skip(count);
-        bits
-    }
-
-    /// What comes next of a band of coefficients, as far as one look tells it: run of zeros and
-    /// value, which are skipped then.
+    /// The next code and the value behind it, as far as one look tells them: run of zeros, and
+    /// value; both are skipped then. Takes 25 bits at most.
     #[inline]
     pub(super) fn pair(&mut self, table: &Table) -> Option<(usize, i32)> {
-        let pair = table.pairs[self.look()];
-        self.skip(pair & 31);
-        (pair != 0).then_some(((pair >> 8 & 15) as usize, pair.cast_signed() >> 16))
+        let look = self.look(table);
+        if !look.has_value() {
+            return None;
+        }
+        let value = signed(self.buffer().wrapping_shl(look.0 >> 16), look.0 >> 8);
+        self.skip(look.0);
+        Some((((look.0 >> 24) - 1) as usize, value))
     }
 
     /// The next symbol, of 16 bits at most.
     #[inline]
     pub(super) fn symbol(&mut self, table: &Table) -> Result<u32, ImageError> {
-        let short = table.short[self.look()];
-        if short != 0 {
-            self.skip(u32::from(short >> 8));
-            return Ok(u32::from(short & 255));
-        }
-        self.long_symbol(table)
+        let look = self.look(table);
+        let (length, symbol) = match look {
+            Look::NONE => table.long(self.peek(16))?,
+            _ => (look.length(), look.symbol()),
+        };
+        self.skip(length);
+        Ok(symbol)
     }
 
-    #[cold]
-    fn long_symbol(&mut self, table: &Table) -> Result<u32, ImageError> {
-        let code = self.peek(16);
-        let length = (1..=16).find(|&length| code < table.limits[length]);
-        let length = length.ok_or_else(|| broken("its data has a code that stands for nothing"))?;
-        let place = (code >> (16 - length)).cast_signed() + table.offsets[length];
-        let symbol = usize::try_from(place).ok().and_then(|place| table.symbols.get(place));
-        self.skip(length as u32);
-        symbol.map(|&symbol| u32::from(symbol)).ok_or_else(malformed)
+    /// The next `size` bits, from 1 to 15 of them, as a value.
+    #[inline]
+    pub(super) fn value(&mut self, size: u32) -> i32 {
+        let value = signed(self.buffer(), 64 - size);
+        self.skip(size);
+        value
     }
+}
 
-    /// Fails when bits were taken that the file does not have.
-    pub(super) fn check(&self) -> Result<(), ImageError> {
-        if self.count < self.missing {
-            return Err(broken("its data ends before its pixels"));
-        }
-        Ok(())
-    }
-
-    /// Goes on behind the restart marker with this number, from 0 to 7, that must come next.
-    pub(super) fn restart(&mut self, number: u8) -> Result<(), ImageError> {
-        self.check()?;
-        if self.count - self.missing >= 8 {
-            return Err(broken("there is data before a restart marker"));
-        }
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        // Any number of fill bytes, then the code.
-        let fill = rest.iter().take_while(|&&byte| byte == 0xff).count();
-        if fill == 0 || rest.get(fill) != Some(&(0xd0 + number)) {
-            return Err(broken("a restart marker is missing"));
-        }
-        *self = Self { at: self.at + fill + 1, ..Self::new(self.bytes) };
-        Ok(())
-    }
+/// T.81, F.2.2.1, figure F.12: the value in the uppermost bits of `bits`, of which all but the
+/// lowest six bits of `others` are others. Where its first bit is 0, it is negative, and its bits
+/// are the inverse of what it would be else.
+#[inline]
+fn signed(bits: u64, others: u32) -> i32 {
+    // All ones for a negative value: less than none of them is one more.
+    let negative = !(bits.cast_signed() >> 63).cast_unsigned();
+    let size = (bits ^ negative).wrapping_shr(others);
+    (size ^ negative).wrapping_sub(negative) as i32
 }
 
 /// One component's codes and steps.
 pub(super) struct Coding<'a> {
-    pub dc: &'a Table,
-    pub ac: &'a Table,
-    pub steps: &'a Steps,
+    dc: &'a Table,
+    ac: &'a Table,
+    /// 0 for coefficients beyond `last`.
+    steps: Steps,
+    /// The last coefficient, in the file's order, that is wanted.
+    last: usize,
 }
 
-/// Reads the block that comes next, of which coefficients up to `last` (in the file's order) are
-/// wanted; the others are skipped. `block` holds zeros. Gives the last coefficient that is not
-/// zero, as far as wanted.
+impl<'a> Coding<'a> {
+    /// Codes and steps of a component of which coefficients up to `last` are wanted.
+    pub(super) fn new(dc: &'a Table, ac: &'a Table, steps: &Steps, last: usize) -> Self {
+        let steps = std::array::from_fn(|k| if k <= last { steps[k] } else { 0 });
+        Self { dc, ac, steps, last }
+    }
+}
+
+/// Reads the block that comes next; coefficients that are not wanted are skipped. `block` holds
+/// zeros. Gives the last coefficient that is not zero, as far as wanted.
 #[inline]
 pub(super) fn read_block(
-    kept_bits: &mut Bits<'_>,
+    bits: &mut Bits<'_>,
     coding: &Coding<'_>,
     predicted: &mut i32,
-    last: usize,
     block: &mut Block,
 ) -> Result<usize, ImageError> {
     // A copy that stays in registers; on an error nobody goes on with the other.
-    let mut bits = *kept_bits;
-    bits.refill();
-    let size = bits.symbol(coding.dc)?;
-    if size > 15 {
-        return Err(broken("its data has a step of more than 15 bits"));
-    }
-    if size > 0 {
-        *predicted = predicted.wrapping_add(bits.value(size));
+    let mut ahead = bits.ahead;
+    ahead.refill(&mut bits.window);
+    match ahead.pair(coding.dc) {
+        Some((0, step)) => *predicted = predicted.wrapping_add(step),
+        Some(_) => return Err(long_step()),
+        None => {
+            let size = ahead.symbol(coding.dc)?;
+            if size > 15 {
+                return Err(long_step());
+            }
+            if size > 0 {
+                *predicted = predicted.wrapping_add(ahead.value(size));
+            }
+        }
     }
     block[0] = predicted.wrapping_mul(i32::from(coding.steps[0]));
     let mut k = 0;
     let mut found = 0;
-    while k < 63 {
-        bits.refill();
-        let pair = coding.ac.pairs[bits.look()];
-        if pair != 0 {
-            bits.skip(pair & 31);
-            k += 1 + (pair >> 8 & 15) as usize;
-            if k > last {
-                if k > 63 {
-                    return Err(too_many());
-                }
-                continue;
-            }
-            let value = pair.cast_signed() >> 16;
-            block[usize::from(PLACES[k & 63])] =
-                value.wrapping_mul(i32::from(coding.steps[k & 63]));
+    let mut put = |k: usize, value: i32| {
+        let step = i32::from(coding.steps[k & 63]);
+        block[usize::from(PLACES[k & 63] & 63)] = value.wrapping_mul(step);
+        if k <= coding.last {
             found = k;
-            continue;
         }
-        let symbol = bits.symbol(coding.ac)?;
-        let (run, size) = (symbol >> 4, symbol & 15);
-        if size == 0 {
-            if run < 15 {
+    };
+    'block: while k < 63 {
+        ahead.refill(&mut bits.window);
+        // Two of 25 bits each are there for sure.
+        for _ in 0..2 {
+            let Some((run, value)) = ahead.pair(coding.ac) else {
+                let symbol = ahead.symbol(coding.ac)?;
+                let (run, size) = (symbol >> 4, symbol & 15);
+                if size > 0 {
+                    k += 1 + run as usize;
+                    put(k, ahead.value(size));
+                } else if run == 15 {
+                    k += 16;
+                } else {
+                    break 'block;
+                }
+                break;
+            };
+            k += 1 + run;
+            put(k, value);
+            if k >= 63 {
                 break;
             }
-            k += 16;
-            continue;
-        }
-        k += 1 + run as usize;
-        if k > 63 {
-            return Err(too_many());
-        }
-        let value = bits.value(size);
-        if k <= last {
-            block[usize::from(PLACES[k & 63])] =
-                value.wrapping_mul(i32::from(coding.steps[k & 63]));
-            found = k;
         }
     }
-    *kept_bits = bits;
+    bits.ahead = ahead;
     if k > 63 { Err(too_many()) } else { Ok(found) }
+}
+
+fn long_step() -> ImageError {
+    broken("its data has a step of more than 15 bits")
 }
 
 fn too_many() -> ImageError {
@@ -348,10 +283,10 @@ mod tests {
     fn block(bytes: &[u8], last: usize) -> Result<(Block, usize), ImageError> {
         let table = table();
         let steps: Steps = std::array::from_fn(|k| k as u16 + 1);
-        let coding = Coding { dc: &table, ac: &table, steps: &steps };
+        let coding = Coding::new(&table, &table, &steps, last);
         let mut bits = Bits::new(bytes);
         let mut block = [0; 64];
-        let found = read_block(&mut bits, &coding, &mut 0, last, &mut block)?;
+        let found = read_block(&mut bits, &coding, &mut 0, &mut block)?;
         bits.check()?;
         Ok((block, found))
     }
@@ -407,18 +342,17 @@ mod tests {
     }
 
     #[test]
-    fn stuffed_bytes_are_data_and_restarts_begin_anew() {
-        let mut bits = Bits::new(&[0xab, 0xff, 0, 0xcd, 0xff, 0xff, 0xd3, 0x12]);
-        bits.refill();
-        assert_eq!(bits.peek(32), 0xabff_cd00);
-        assert!(bits.restart(3).is_err(), "data is left");
-        bits.skip(20);
-        assert!(bits.restart(2).is_err(), "another number");
-        bits.restart(3).unwrap();
-        bits.refill();
-        assert_eq!(bits.peek(8), 0x12);
-        bits.skip(9);
-        assert!(bits.check().is_err() && bits.restart(4).is_err());
+    fn a_value_of_every_size_is_read_by_a_look_and_without() {
+        for size in 1..=15_u32 {
+            let half = 1_i32 << (size - 1);
+            for bits in [0, 1, half - 1, half, 2 * half - 1] {
+                let bits = bits & (2 * half - 1);
+                let expected = if bits < half { bits - 2 * half + 1 } else { bits };
+                // Ones behind it.
+                let top = (u64::from(bits.cast_unsigned()) << 1 | 1) << (63 - size);
+                assert_eq!(signed(top, 64 - size), expected, "{bits:b} of {size}");
+            }
+        }
     }
 
     #[test]

@@ -180,16 +180,16 @@ impl Plane {
         last(self.side)
     }
 
-    /// Puts the blocks of one unit. `next` writes the coefficients of each into a block of zeros,
-    /// up to the one that it is given the number of ([`Plane::last`]), for a block at a place in
-    /// the unit (across and down); it says which the last one is that is not zero.
+    /// Puts the blocks of one unit. `next` writes the coefficients of each, up to [`Plane::last`],
+    /// into a block of zeros, for a block at a place in the unit (across and down); it says which
+    /// the last one is that is not zero.
     #[inline]
     pub(super) fn put_unit(
         &mut self,
         block: &mut Block,
         unit_x: usize,
         unit_y: usize,
-        next: impl FnMut(&mut Block, usize, (usize, usize)) -> Result<usize, ImageError>,
+        next: impl FnMut(&mut Block, (usize, usize)) -> Result<usize, ImageError>,
     ) -> Result<(), ImageError> {
         match self.side {
             8 => self.put_blocks::<8>(block, unit_x, unit_y, next),
@@ -205,11 +205,11 @@ impl Plane {
         block: &mut Block,
         unit_x: usize,
         unit_y: usize,
-        mut next: impl FnMut(&mut Block, usize, (usize, usize)) -> Result<usize, ImageError>,
+        mut next: impl FnMut(&mut Block, (usize, usize)) -> Result<usize, ImageError>,
     ) -> Result<(), ImageError> {
         for v in 0..self.down {
             for h in 0..self.across {
-                let found = next(block, last(SIDE), (h, v))?;
+                let found = next(block, (h, v))?;
                 let row = (unit_y % 3 * self.down + v) * self.kept.1;
                 let at = row * self.stride + (unit_x * self.across + h) * self.kept.0;
                 if self.kept == (SIDE, SIDE) {

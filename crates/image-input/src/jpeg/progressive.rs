@@ -9,8 +9,10 @@
 use crate::{ImageError, Limits, Picture};
 
 use super::{
-    absent, broken,
-    huffman::{Bits, Block, PLACES, Steps, Table},
+    absent,
+    bits::Bits,
+    broken,
+    huffman::{Block, PLACES, Steps, Table},
     planes::{Layout, Plane},
 };
 
@@ -195,7 +197,7 @@ impl<'a> Coefficients<'a> {
         let paint = |planes: &mut [Plane], unit_y: usize| {
             for (plane, &(component, steps)) in planes.iter_mut().zip(&components) {
                 for unit_x in 0..units_across {
-                    plane.put_unit(&mut block, unit_x, unit_y, |block, _, (h, v)| {
+                    plane.put_unit(&mut block, unit_x, unit_y, |block, (h, v)| {
                         let (x, y) = (unit_x * component.unit.0 + h, unit_y * component.unit.1 + v);
                         Ok(component.write(y * component.stride + x, steps, block))
                     })?;
@@ -300,13 +302,13 @@ impl Reading<'_> {
         bit: u32,
         values: &mut [i16],
     ) -> Result<(), ImageError> {
-        let size = self.bits.symbol(table)?;
+        let size = self.bits.ahead.symbol(table)?;
         if size > 15 {
             return Err(broken("its data has a step of more than 15 bits"));
         }
         if size > 0 {
             let predicted = &mut self.predicted[component % 3];
-            *predicted = predicted.wrapping_add(self.bits.value(size));
+            *predicted = predicted.wrapping_add(self.bits.ahead.value(size));
         }
         values[0] = (self.predicted[component % 3] << bit) as i16;
         Ok(())
@@ -314,7 +316,7 @@ impl Reading<'_> {
 
     /// One bit more of a first coefficient.
     fn refine_step(&mut self, bit: u32, values: &mut [i16]) {
-        values[0] |= (self.bits.take(1) << bit) as i16;
+        values[0] |= (self.bits.ahead.take(1) << bit) as i16;
     }
 
     /// A block's band, for the first time (G.1.2.2).
@@ -331,10 +333,10 @@ impl Reading<'_> {
             return Ok(());
         }
         // A copy that stays in registers; on an error nobody goes on with the other.
-        let mut bits = self.bits;
+        let mut bits = self.bits.ahead;
         let mut k = first;
         while k <= last {
-            bits.refill();
+            bits.refill(&mut self.bits.window);
             let (run, value) = match bits.pair(table) {
                 Some(pair) => pair,
                 None => {
@@ -361,7 +363,7 @@ impl Reading<'_> {
             }
             k += 1;
         }
-        self.bits = bits;
+        self.bits.ahead = bits;
         if k > last + 1 { Err(broken("a block has coefficients beyond its band")) } else { Ok(()) }
     }
 
@@ -377,16 +379,19 @@ impl Reading<'_> {
         let in_band = below(last + 1);
         while self.zeros == 0 && k <= last {
             self.bits.refill();
-            let symbol = self.bits.symbol(table)?;
+            let symbol = self.bits.ahead.symbol(table)?;
             let (run, size) = (symbol >> 4, symbol & 15);
             let mut value = 0;
             match size {
                 0 if run < 15 => {
-                    self.zeros = (1 << run) + self.bits.take(run);
+                    self.zeros = (1 << run) + self.bits.ahead.take(run);
                     break;
                 }
                 0 => {}
-                1 => value = if self.bits.take(1) == 1 { 1_i32 << bit } else { -(1_i32 << bit) },
+                1 => {
+                    value =
+                        if self.bits.ahead.take(1) == 1 { 1_i32 << bit } else { -(1_i32 << bit) }
+                }
                 _ => return Err(broken("its data refines a coefficient by more than a bit")),
             }
             // The value stands behind `run` zeros; what is known already lies between them.
@@ -421,7 +426,7 @@ impl Reading<'_> {
             // As many as surely are there.
             self.bits.refill();
             let count = which.count_ones().min(32);
-            let corrections = self.bits.take(count);
+            let corrections = self.bits.ahead.take(count);
             for place in (0..count).rev() {
                 let k = which.trailing_zeros() as usize;
                 which &= which - 1;

@@ -3,7 +3,8 @@
 use crate::{ImageError, Limits, Picture};
 
 use super::{
-    huffman::{Bits, Block, Coding, Steps, Table, read_block},
+    bits::Bits,
+    huffman::{Block, Coding, Steps, Table, read_block},
     planes::Layout,
 };
 
@@ -36,10 +37,9 @@ impl Scan<'_> {
     ) -> Result<Picture<'s>, ImageError> {
         let mut planes = self.layout.planes(shift);
         limits.check_memory(self.layout.bytes(shift, &planes) as u64)?;
-        let mut components: Vec<(Coding<'_>, i32)> = (self.components.iter())
-            .map(|component| {
-                let Component { dc, ac, steps } = *component;
-                (Coding { dc, ac, steps }, 0)
+        let mut components: Vec<(Coding<'_>, i32)> = (self.components.iter().zip(&planes))
+            .map(|(&Component { dc, ac, steps }, plane)| {
+                (Coding::new(dc, ac, steps, plane.last()), 0)
             })
             .collect();
         let units_across = self.layout.units().0;
@@ -59,8 +59,8 @@ impl Scan<'_> {
                     until_restart -= 1;
                 }
                 for (plane, (coding, predicted)) in planes.iter_mut().zip(&mut components) {
-                    plane.put_unit(&mut block, unit_x, unit_y, |block, last, _| {
-                        read_block(&mut bits, coding, predicted, last, block)
+                    plane.put_unit(&mut block, unit_x, unit_y, |block, _| {
+                        read_block(&mut bits, coding, predicted, block)
                     })?;
                 }
             }
