@@ -45,8 +45,12 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open({str(note)!r}, "w").write(str(child.pid))
 time.sleep(600)
 """
-    with pytest.raises(PeerError, match="not done after"):
-        process.run(python(code), timeout=3)
+    # Long enough for the child to begin, on a slow machine at the second or third try.
+    for patience in (3, 15, 60):
+        with pytest.raises(PeerError, match="not done after"):
+            process.run(python(code), timeout=patience)
+        if note.exists() and note.read_text():
+            break
     child = int(note.read_text())
     deadline = time.monotonic() + 30
     while _runs(child) and time.monotonic() < deadline:
