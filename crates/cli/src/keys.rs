@@ -140,11 +140,9 @@ fn read_seed(path: &Path) -> Result<Seed> {
     let context = || format!("cannot read {shown}");
     let mut file = File::open(path).with_context(context)?;
     let metadata = file.metadata().with_context(context)?;
-    trust::ours(path, metadata.uid())?;
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(Usage::new(format!("others can read the key {shown} (mode {mode:04o})"))
-            .hint(format!("chmod 600 {}", trust::shell_word(&shown.to_string())))
+    if metadata.is_dir() {
+        return Err(Usage::new(format!("{shown} is a folder, not a key file"))
+            .hint("graphlet keys list   (shows the keys of this machine)")
             .into());
     }
     // One buffer of fixed size, so that no part of the seed stays behind when it grows.
@@ -157,7 +155,17 @@ fn read_seed(path: &Path) -> Result<Seed> {
         }
     }
     let text = std::str::from_utf8(&buffer[..length]).unwrap_or_default();
-    Seed::parse(text).map_err(|error| Usage::new(format!("{shown}: {error}")).into())
+    let seed =
+        Seed::parse(text).map_err(|error| Usage::new(format!("{shown} holds no key: {error}")))?;
+    // Asked of keys only: whoever took another file for one needs no advice on its rights.
+    trust::ours(path, metadata.uid())?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Usage::new(format!("others can read the key {shown} (mode {mode:04o})"))
+            .hint(format!("chmod 600 {}", trust::shell_word(&shown.to_string())))
+            .into());
+    }
+    Ok(seed)
 }
 
 fn entropy() -> Result<Zeroizing<[u8; 32]>> {
@@ -223,6 +231,19 @@ mod tests {
             crate::files::write_private(&path, text.as_bytes()).unwrap();
             let error = format!("{:#}", read_issuer(&path).unwrap_err());
             assert!(!error.contains("SAAPN4W3"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_gets_no_advice_on_its_rights() {
+        let folder = tempfile::tempdir().unwrap();
+        let picture = folder.path().join("cat.png");
+        fs::write(&picture, b"\x89PNG").unwrap();
+        fs::set_permissions(&picture, Permissions::from_mode(0o644)).unwrap();
+        for (path, words) in [(picture.as_path(), "holds no key"), (folder.path(), "is a folder")] {
+            let usage = read_issuer(path).unwrap_err().downcast::<Usage>().unwrap();
+            assert!(usage.to_string().contains(words), "{usage}");
+            assert!(!usage.hint_text().unwrap_or_default().contains("chmod"), "{usage}");
         }
     }
 

@@ -154,6 +154,7 @@ fn an_altered_module_is_refused_and_cannot_bring_trust() {
     user.refused("keys trust --module model.wasm", 1, &["(unsigned)"]);
     user.refused("keys trust M", 2, &[]);
     user.refused("keys trust", 2, &[]);
+    user.refused("keys trust model.wasm", 2, &["a file", "--module MODULE"]);
     assert_eq!(fs::read(user.file("config/trust.toml")).unwrap(), trust);
     let report = user.inspect("signed.wasm");
     assert_eq!(report["verdict"]["code"], "hash_mismatch");

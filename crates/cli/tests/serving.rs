@@ -303,6 +303,8 @@ fn classify_answers_without_http() {
         let lines: Vec<_> = run.stderr.lines().filter(|line| line.contains(name)).collect();
         assert_eq!(lines.len(), 1, "{}", run.stderr);
     }
+    user.write("empty.png", "");
+    user.refused("classify digits.wasm empty.png .", 1, &["the file is empty", "a folder"]);
     let run = user.run("classify digits.wasm --json 3.png page.png");
     let lines: Vec<Value> =
         run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -146,7 +146,13 @@ fn classify(
     args: &Args,
     milliseconds: &mut BTreeMap<String, f64>,
 ) -> Result<Vec<Scored>> {
+    if path.is_dir() {
+        return Err(anyhow!("a folder; name the pictures in it, such as {}/*.jpg", path.display()));
+    }
     let body = fs::read(path).context("cannot be read")?;
+    if body.is_empty() {
+        return Err(anyhow!("the file is empty"));
+    }
     let request = Request {
         method: "POST".into(),
         path: "/".into(),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Write as _, stdout},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -49,6 +49,7 @@ pub struct New {
 pub struct Trust {
     /// The issuer's public key, `A…`
     #[arg(value_name = "ISSUER", required_unless_present = "module", conflicts_with = "module")]
+    #[arg(value_parser = issuer_key)]
     issuer: Option<IssuerKey>,
     /// Trust whoever signed this module; its signature and hash must hold
     #[arg(long, value_name = "MODULE")]
@@ -62,7 +63,7 @@ pub struct Trust {
 #[derive(Debug, clap::Args)]
 pub struct Untrust {
     /// The issuer's public key, `A…`
-    #[arg(value_name = "ISSUER")]
+    #[arg(value_name = "ISSUER", value_parser = issuer_key)]
     issuer: IssuerKey,
 }
 
@@ -91,6 +92,16 @@ pub struct List {
     /// Print what trust.toml says as JSON, with the same names
     #[arg(long)]
     json: bool,
+}
+
+/// An issuer's public key; a module or a key file in its place is told what it is.
+fn issuer_key(text: &str) -> Result<IssuerKey, String> {
+    text.parse().map_err(|error| match Path::new(text).is_file() {
+        true => "a file; an issuer is named by its public key, A…, which `graphlet keys list` and \
+                 `graphlet inspect MODULE` show (and `keys trust` takes --module MODULE)"
+            .to_owned(),
+        false => format!("{error}"),
+    })
 }
 
 /// Runs the command.
