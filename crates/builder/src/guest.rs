@@ -149,8 +149,11 @@ pub fn library(
         return Ok(library);
     }
     progress.event(Event::CompilesLibrary);
-    let target_dir = folder.join("target");
-    kept::prune_target(&target_dir, kept::MAX_TARGET_BYTES).map_err(write(&target_dir))?;
+    let target_dirs = folder.join("target");
+    kept::prune_target(&target_dirs, kept::MAX_TARGET_BYTES).map_err(write(&target_dirs))?;
+    // Where paths are remapped, cargo gives what it makes one name whatever the other flags are:
+    // in one folder the standard library of a level would take the place of another level's.
+    let target_dir = target_dirs.join(simd.as_str());
     let root = home.root();
     leave_other_checkouts(root, toolchain, &target_dir)?;
     compile(root, toolchain, kind, simd, &target_dir)?;
@@ -256,10 +259,12 @@ fn compile(
         SimdLevel::Relaxed => Some("+simd128,+relaxed-simd"),
     };
     rustflags.extend(features.map(|features| format!("-Ctarget-feature={features}")));
-    // Panic messages name source files: the module must be the same wherever it is built.
+    // Panic messages name source files: the module must be the same wherever it is built. Ours are
+    // named from the root on in any case; were it remapped, each checkout would compile the standard
+    // library anew, for flags of its own.
     let folders = toolchain.remapped();
     let folders = folders.iter().map(|(from, to)| (from.as_path(), *to));
-    for (from, to) in folders.chain([(root, "graphlet"), (target_dir, "target")]) {
+    for (from, to) in folders.chain([(target_dir, "target")]) {
         rustflags.push(format!("--remap-path-prefix={}={to}", from.display()));
     }
     let mut command = toolchain.cargo("build", kind.target(), &rustflags);

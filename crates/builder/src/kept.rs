@@ -17,7 +17,7 @@ use std::{
 /// few checkouts, or the states of one that is worked on, stay beside each other.
 pub(crate) const MAX_LIBRARY_BYTES: u64 = 512 << 20;
 
-/// Bytes of the folder in which cargo compiles libraries: five times what one state of the sources
+/// Bytes of the folder in which cargo compiles libraries: twice what one state of the sources
 /// leaves there. Cargo removes nothing; beyond this it begins anew, which takes a minute.
 pub(crate) const MAX_TARGET_BYTES: u64 = 2 << 30;
 
