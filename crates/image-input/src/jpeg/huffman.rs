@@ -1,5 +1,7 @@
 //! The codes in entropy-coded data, and the blocks that they tell (ITU-T T.81, annexes C and F).
 
+use std::cell::OnceCell;
+
 use crate::ImageError;
 
 use super::{
@@ -19,17 +21,28 @@ pub(super) const PLACES: [u8; 64] = [
     38, 45, 52, 59, 60, 53, 46, 39, 47, 54, 61, 62, 55, 63,
 ];
 
-/// Quantised coefficients of a block times their steps, column by column.
-pub(super) type Block = [i32; 64];
+/// Quantised coefficients of a block, column by column.
+pub(super) type Block = [i16; 64];
 
 /// Steps of the coefficients, in the file's order.
 pub(super) type Steps = [u16; 64];
+
+/// Steps in the order of a [`Block`], modulo 2^16 as libjpeg's vector code has them.
+pub(super) fn in_block_order(steps: &Steps) -> Block {
+    let mut ordered = [0; 64];
+    for (&step, &place) in steps.iter().zip(&PLACES) {
+        ordered[usize::from(place & 63)] = step.cast_signed();
+    }
+    ordered
+}
 
 /// A Huffman table.
 #[derive(Clone)]
 pub(super) struct Table {
     /// By the next [`LOOK_BITS`] bits, what their code says.
     looks: Box<[Look; LOOKS]>,
+    /// By the same bits, what two codes and their values say; made when it is asked for first.
+    doubles: OnceCell<Box<[Double; LOOKS]>>,
     /// For each length, one more than the largest code, with all bits of 16 taken.
     limits: [u32; 17],
     /// For each length, what added to a code gives the place of its symbol.
@@ -70,6 +83,52 @@ impl Look {
     fn length(self) -> u32 {
         self.0 >> 16 & 255
     }
+
+    /// One more than the run, the value that follows in `bits`, whose first one is at the top, and
+    /// how many bits both take; `None` where no value follows.
+    #[inline]
+    fn value(self, bits: u64) -> Option<(u32, i32, u32)> {
+        let value = || signed(bits.wrapping_shl(self.0 >> 16), self.0 >> 8);
+        self.has_value().then(|| (self.0 >> 24, value(), self.0 & 255))
+    }
+}
+
+/// What one look tells of the coefficients of a block: one or two of them, and whether the block
+/// ends with them.
+///
+/// From the lowest bit: 8 for the bits that are told of, 8 for the step from the coefficient before
+/// to the first, 8 for that to the second (0 and the same value again where there is but one), 8
+/// for the marks below; 16 for each value.
+#[derive(Clone, Copy)]
+struct Double(u64);
+
+impl Double {
+    /// Not even one code and its value lie within a look, or it is one without a value.
+    const NONE: Self = Self(1 << 31);
+    /// The end of the block follows.
+    const END: u64 = 1 << 30;
+
+    fn new(looks: &[Look; LOOKS], bits: u32) -> Self {
+        let top = |bits: u32| u64::from(bits) << (64 - LOOK_BITS);
+        let look = |bits: u32| looks[bits as usize % LOOKS];
+        let value = |value: i32| u64::from(value as u16);
+        let Some((step, first, taken)) =
+            look(bits).value(top(bits)).filter(|&(_, _, taken)| taken <= LOOK_BITS)
+        else {
+            return Self::NONE;
+        };
+        let (rest, room) = (bits << taken, LOOK_BITS - taken);
+        let next = look(rest);
+        let (marks, further, second, taken) = match next.value(top(rest)) {
+            Some((further, second, more)) if more <= room => (0, further, second, taken + more),
+            None if next != Look::NONE && next.length() <= room && next.symbol() >> 4 < 15 => {
+                (Self::END, 0, first, taken + next.length())
+            }
+            _ => (0, 0, first, taken),
+        };
+        let steps = u64::from(further << 16 | step << 8 | taken);
+        Self(value(second) << 48 | value(first) << 32 | marks | steps)
+    }
 }
 
 impl Table {
@@ -83,6 +142,7 @@ impl Table {
         }
         let mut table = Self {
             looks: Box::new([Look::NONE; LOOKS]),
+            doubles: OnceCell::new(),
             limits: [0; 17],
             offsets: [0; 17],
             symbols: symbols.to_vec(),
@@ -111,6 +171,16 @@ impl Table {
         Ok((table, rest))
     }
 
+    fn doubles(&self) -> &[Double; LOOKS] {
+        self.doubles.get_or_init(|| {
+            let mut doubles = Box::new([Double::NONE; LOOKS]);
+            for (double, bits) in doubles.iter_mut().zip(0..) {
+                *double = Double::new(&self.looks, bits);
+            }
+            doubles
+        })
+    }
+
     /// Length and symbol of the code with which these 16 bits begin.
     #[cold]
     #[inline(never)]
@@ -137,13 +207,27 @@ impl Ahead {
     /// value; both are skipped then. Takes 25 bits at most.
     #[inline]
     pub(super) fn pair(&mut self, table: &Table) -> Option<(usize, i32)> {
-        let look = self.look(table);
-        if !look.has_value() {
-            return None;
+        let (step, value, taken) = self.look(table).value(self.buffer())?;
+        self.skip(taken);
+        Some((step as usize - 1, value))
+    }
+
+    /// The next coefficient of a block, however long its code is: the step to it from the one
+    /// before, and its value; sixteen zeros are one, too. `None` for the end of the block. Takes 31
+    /// bits at most.
+    // A call would take the address of what is to stay in registers.
+    #[inline(always)]
+    fn coefficient(&mut self, table: &Table) -> Result<Option<(usize, i32)>, ImageError> {
+        if let Some((run, value)) = self.pair(table) {
+            return Ok(Some((run + 1, value)));
         }
-        let value = signed(self.buffer().wrapping_shl(look.0 >> 16), look.0 >> 8);
-        self.skip(look.0);
-        Some((((look.0 >> 24) - 1) as usize, value))
+        let symbol = self.symbol(table)?;
+        let (run, size) = (symbol >> 4, symbol & 15);
+        Ok(match (run, size) {
+            (15, 0) => Some((16, 0)),
+            (_, 0) => None,
+            _ => Some((run as usize + 1, self.value(size))),
+        })
     }
 
     /// The next symbol, of 16 bits at most.
@@ -178,26 +262,24 @@ fn signed(bits: u64, others: u32) -> i32 {
     (size ^ negative).wrapping_sub(negative) as i32
 }
 
-/// One component's codes and steps.
+/// One component's codes.
 pub(super) struct Coding<'a> {
     dc: &'a Table,
     ac: &'a Table,
-    /// 0 for coefficients beyond `last`.
-    steps: Steps,
+    doubles: &'a [Double; LOOKS],
     /// The last coefficient, in the file's order, that is wanted.
     last: usize,
 }
 
 impl<'a> Coding<'a> {
-    /// Codes and steps of a component of which coefficients up to `last` are wanted.
-    pub(super) fn new(dc: &'a Table, ac: &'a Table, steps: &Steps, last: usize) -> Self {
-        let steps = std::array::from_fn(|k| if k <= last { steps[k] } else { 0 });
-        Self { dc, ac, steps, last }
+    /// The codes of a component of which coefficients up to `last` are wanted.
+    pub(super) fn new(dc: &'a Table, ac: &'a Table, last: usize) -> Self {
+        Self { dc, ac, doubles: ac.doubles(), last }
     }
 }
 
-/// Reads the block that comes next; coefficients that are not wanted are skipped. `block` holds
-/// zeros. Gives the last coefficient that is not zero, as far as wanted.
+/// Reads the block that comes next into `block`, which holds zeros. Gives the last coefficient that
+/// is not zero, or the last one that is wanted where that comes before.
 #[inline]
 pub(super) fn read_block(
     bits: &mut Bits<'_>,
@@ -221,43 +303,54 @@ pub(super) fn read_block(
             }
         }
     }
-    block[0] = predicted.wrapping_mul(i32::from(coding.steps[0]));
+    let mut put = |k: usize, value: i16| block[usize::from(PLACES[k & 63] & 63)] = value;
     let mut k = 0;
-    let mut found = 0;
-    let mut put = |k: usize, value: i32| {
-        let step = i32::from(coding.steps[k & 63]);
-        block[usize::from(PLACES[k & 63] & 63)] = value.wrapping_mul(step);
-        if k <= coding.last {
-            found = k;
-        }
-    };
-    'block: while k < 63 {
-        ahead.refill(&mut bits.window);
-        // Two of 25 bits each are there for sure.
-        for _ in 0..2 {
-            let Some((run, value)) = ahead.pair(coding.ac) else {
-                let symbol = ahead.symbol(coding.ac)?;
-                let (run, size) = (symbol >> 4, symbol & 15);
-                if size > 0 {
-                    k += 1 + run as usize;
-                    put(k, ahead.value(size));
-                } else if run == 15 {
-                    k += 16;
-                } else {
+    'block: {
+        // As long as the first of two coefficients cannot be the last one of the block.
+        while k <= MOST_BEFORE_DOUBLE {
+            ahead.refill(&mut bits.window);
+            // Two of 10 bits each leave 31 and more.
+            for _ in 0..3 {
+                let Double(double) = coding.doubles[ahead.peek(LOOK_BITS) as usize];
+                let marks = double as u32;
+                if marks.cast_signed() < 0 {
+                    match ahead.coefficient(coding.ac)? {
+                        Some((step, value)) => {
+                            k += step;
+                            put(k, value as i16);
+                        }
+                        None => break 'block,
+                    }
+                    break;
+                }
+                ahead.skip(marks);
+                k += (marks >> 8 & 255) as usize;
+                put(k, (double >> 32) as i16);
+                k += (marks >> 16 & 31) as usize;
+                put(k, (double >> 48) as i16);
+                if double & Double::END != 0 {
                     break 'block;
                 }
-                break;
-            };
-            k += 1 + run;
-            put(k, value);
-            if k >= 63 {
-                break;
+                if k > MOST_BEFORE_DOUBLE {
+                    break;
+                }
             }
         }
+        while k < 63 {
+            ahead.refill(&mut bits.window);
+            let Some((step, value)) = ahead.coefficient(coding.ac)? else { break };
+            k += step;
+            put(k, value as i16);
+        }
     }
+    put(0, *predicted as i16);
     bits.ahead = ahead;
-    if k > 63 { Err(too_many()) } else { Ok(found) }
+    if k > 63 { Err(too_many()) } else { Ok(k.min(coding.last)) }
 }
+
+/// The last coefficient behind which two may be read at one time: the longest step from it, 16,
+/// leads to none that ends the block.
+const MOST_BEFORE_DOUBLE: usize = 46;
 
 fn long_step() -> ImageError {
     broken("its data has a step of more than 15 bits")
@@ -282,8 +375,7 @@ mod tests {
 
     fn block(bytes: &[u8], last: usize) -> Result<(Block, usize), ImageError> {
         let table = table();
-        let steps: Steps = std::array::from_fn(|k| k as u16 + 1);
-        let coding = Coding::new(&table, &table, &steps, last);
+        let coding = Coding::new(&table, &table, last);
         let mut bits = Bits::new(bytes);
         let mut block = [0; 64];
         let found = read_block(&mut bits, &coding, &mut 0, &mut block)?;
@@ -292,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn coefficients_land_in_their_places_times_their_steps() {
+    fn coefficients_land_in_their_places() {
         // Step +1; value -1 at 1; one zero, -3 (of two bits, 00) at 3; two zeros, +1 at 6, by the
         // long code; end of block.
         //   0 1 | 0 0 | 110 00 | 111000000000 1 | 10
@@ -300,14 +392,11 @@ mod tests {
         let (all, found) = block(&bytes, 63).unwrap();
         let mut expected = [0; 64];
         expected[0] = 1;
-        expected[usize::from(PLACES[1])] = -2;
-        expected[usize::from(PLACES[3])] = -3 * 4;
-        expected[usize::from(PLACES[6])] = 7;
+        expected[usize::from(PLACES[1])] = -1;
+        expected[usize::from(PLACES[3])] = -3;
+        expected[usize::from(PLACES[6])] = 1;
         assert_eq!((all, found), (expected, 6));
-        let (some, found) = block(&bytes, 1).unwrap();
-        expected[usize::from(PLACES[3])] = 0;
-        expected[usize::from(PLACES[6])] = 0;
-        assert_eq!((some, found), (expected, 1), "what is not wanted is skipped");
+        assert_eq!(block(&bytes, 1).unwrap().1, 1, "what is not wanted does not count");
     }
 
     #[test]

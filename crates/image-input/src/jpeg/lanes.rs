@@ -6,10 +6,10 @@
 pub(super) const PIXELS: usize = 16;
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(super) use simd128::{Four, narrow, rgb, transpose, weave};
+pub(super) use simd128::{Eight, Four, narrow, rgb, transpose, weave};
 
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-pub(super) use plain::{Four, narrow, rgb, transpose, weave};
+pub(super) use plain::{Eight, Four, narrow, rgb, transpose, weave};
 
 /// 1.402 - 1, -0.344136, -0.714136 and 1.772 - 2 of JFIF's YCbCr, as fractions of 2^15.
 const RED: i16 = 13_173;
@@ -26,11 +26,6 @@ mod plain {
     pub(in super::super) struct Four([i32; 4]);
 
     impl Four {
-        #[inline]
-        pub(in super::super) fn new(values: &[i32; 4]) -> Self {
-            Self(*values)
-        }
-
         #[inline]
         pub(in super::super) fn add(self, other: Self) -> Self {
             Self(std::array::from_fn(|i| self.0[i].wrapping_add(other.0[i])))
@@ -50,6 +45,72 @@ mod plain {
         #[inline]
         pub(in super::super) fn scaled(self, bias: i32, shift: u32) -> Self {
             Self(self.0.map(|value| value.wrapping_add(bias) >> shift))
+        }
+    }
+
+    /// Eight numbers, modulo 2^16.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(in super::super) struct Eight([i16; 8]);
+
+    impl Eight {
+        #[inline]
+        pub(in super::super) fn new(values: &[i16; 8]) -> Self {
+            Self(*values)
+        }
+
+        /// Both, each held between -32768 and 32767.
+        #[inline]
+        pub(in super::super) fn join(low: Four, high: Four) -> Self {
+            let all = [low.0, high.0];
+            let held = |i: usize| all[i / 4][i % 4].clamp(i16::MIN.into(), i16::MAX.into());
+            Self(std::array::from_fn(|i| held(i) as i16))
+        }
+
+        #[inline]
+        pub(in super::super) fn add(self, other: Self) -> Self {
+            Self(std::array::from_fn(|i| self.0[i].wrapping_add(other.0[i])))
+        }
+
+        #[inline]
+        pub(in super::super) fn times(self, other: Self) -> Self {
+            Self(std::array::from_fn(|i| self.0[i].wrapping_mul(other.0[i])))
+        }
+
+        /// The products of the first four.
+        #[inline]
+        pub(in super::super) fn times_long(self, other: Self) -> Four {
+            Four(std::array::from_fn(|i| i32::from(self.0[i]) * i32::from(other.0[i])))
+        }
+
+        /// Numbers of one and the other beside each other: those of the first four, and of the
+        /// last four.
+        #[inline]
+        pub(in super::super) fn pairs(self, other: Self) -> [Self; 2] {
+            [0, 4].map(|first| {
+                let of = |i: usize| if i.is_multiple_of(2) { self.0 } else { other.0 };
+                Self(std::array::from_fn(|i| of(i)[first + i / 2]))
+            })
+        }
+
+        /// Of each pair the sum of its products with two factors.
+        #[inline]
+        pub(in super::super) fn weighed(self, [first, second]: [i16; 2]) -> Four {
+            let product = |i: usize, factor: i16| i32::from(self.0[i]) * i32::from(factor);
+            Four(std::array::from_fn(|i| {
+                product(2 * i, first).wrapping_add(product(2 * i + 1, second))
+            }))
+        }
+
+        /// Rows become columns.
+        #[inline]
+        pub(in super::super) fn transpose(rows: [Self; 8]) -> [Self; 8] {
+            std::array::from_fn(|y| Self(std::array::from_fn(|x| rows[x].0[y])))
+        }
+
+        /// Each held between 0 and 255.
+        #[inline]
+        pub(in super::super) fn narrow(self) -> [u8; 8] {
+            self.0.map(|value| value.clamp(0, 255) as u8)
         }
     }
 
@@ -113,11 +174,6 @@ mod simd128 {
 
     impl Four {
         #[inline]
-        pub(in super::super) fn new(values: &[i32; 4]) -> Self {
-            Self(i32x4(values[0], values[1], values[2], values[3]))
-        }
-
-        #[inline]
         pub(in super::super) fn add(self, other: Self) -> Self {
             Self(i32x4_add(self.0, other.0))
         }
@@ -136,6 +192,77 @@ mod simd128 {
         #[inline]
         pub(in super::super) fn scaled(self, bias: i32, shift: u32) -> Self {
             Self(i32x4_shr(i32x4_add(self.0, i32x4_splat(bias)), shift))
+        }
+    }
+
+    /// Eight numbers, modulo 2^16.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Eight(v128);
+
+    impl Eight {
+        #[inline]
+        pub(in super::super) fn new(values: &[i16; 8]) -> Self {
+            let [a, b, c, d, e, f, g, h] = *values;
+            Self(i16x8(a, b, c, d, e, f, g, h))
+        }
+
+        /// Both, each held between -32768 and 32767.
+        #[inline]
+        pub(in super::super) fn join(low: Four, high: Four) -> Self {
+            Self(i16x8_narrow_i32x4(low.0, high.0))
+        }
+
+        #[inline]
+        pub(in super::super) fn add(self, other: Self) -> Self {
+            Self(i16x8_add(self.0, other.0))
+        }
+
+        #[inline]
+        pub(in super::super) fn times(self, other: Self) -> Self {
+            Self(i16x8_mul(self.0, other.0))
+        }
+
+        /// The products of the first four.
+        #[inline]
+        pub(in super::super) fn times_long(self, other: Self) -> Four {
+            Four(i32x4_extmul_low_i16x8(self.0, other.0))
+        }
+
+        /// Numbers of one and the other beside each other: those of the first four, and of the
+        /// last four.
+        #[inline]
+        pub(in super::super) fn pairs(self, other: Self) -> [Self; 2] {
+            [
+                Self(i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(self.0, other.0)),
+                Self(i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(self.0, other.0)),
+            ]
+        }
+
+        /// Of each pair the sum of its products with two factors.
+        #[inline]
+        pub(in super::super) fn weighed(self, [a, b]: [i16; 2]) -> Four {
+            Four(i32x4_dot_i16x8(self.0, i16x8(a, b, a, b, a, b, a, b)))
+        }
+
+        /// Rows become columns.
+        #[inline]
+        pub(in super::super) fn transpose(rows: [Self; 8]) -> [Self; 8] {
+            // Twos of one row and the next but three, then fours, then eights.
+            let [a, b, c, d, e, f, g, h] = rows;
+            let ([ae, ae_high], [bf, bf_high]) = (a.pairs(e), b.pairs(f));
+            let ([cg, cg_high], [dh, dh_high]) = (c.pairs(g), d.pairs(h));
+            let ([aceg, aceg_1], [bdfh, bdfh_1]) = (ae.pairs(cg), bf.pairs(dh));
+            let ([aceg_2, aceg_3], [bdfh_2, bdfh_3]) =
+                (ae_high.pairs(cg_high), bf_high.pairs(dh_high));
+            let ([r0, r1], [r2, r3]) = (aceg.pairs(bdfh), aceg_1.pairs(bdfh_1));
+            let ([r4, r5], [r6, r7]) = (aceg_2.pairs(bdfh_2), aceg_3.pairs(bdfh_3));
+            [r0, r1, r2, r3, r4, r5, r6, r7]
+        }
+
+        /// Each held between 0 and 255.
+        #[inline]
+        pub(in super::super) fn narrow(self) -> [u8; 8] {
+            u64x2_extract_lane::<0>(u8x16_narrow_i16x8(self.0, self.0)).to_le_bytes()
         }
     }
 

@@ -182,20 +182,21 @@ impl Plane {
 
     /// Puts the blocks of one unit. `next` writes the coefficients of each, up to [`Plane::last`],
     /// into a block of zeros, for a block at a place in the unit (across and down); it says which
-    /// the last one is that is not zero.
+    /// the last one is that is not zero. They are multiplied by `steps` here.
     #[inline]
     pub(super) fn put_unit(
         &mut self,
         block: &mut Block,
+        steps: &Block,
         unit_x: usize,
         unit_y: usize,
         next: impl FnMut(&mut Block, (usize, usize)) -> Result<usize, ImageError>,
     ) -> Result<(), ImageError> {
         match self.side {
-            8 => self.put_blocks::<8>(block, unit_x, unit_y, next),
-            4 => self.put_blocks::<4>(block, unit_x, unit_y, next),
-            2 => self.put_blocks::<2>(block, unit_x, unit_y, next),
-            _ => self.put_blocks::<1>(block, unit_x, unit_y, next),
+            8 => self.put_blocks::<8>(block, steps, unit_x, unit_y, next),
+            4 => self.put_blocks::<4>(block, steps, unit_x, unit_y, next),
+            2 => self.put_blocks::<2>(block, steps, unit_x, unit_y, next),
+            _ => self.put_blocks::<1>(block, steps, unit_x, unit_y, next),
         }
     }
 
@@ -203,6 +204,7 @@ impl Plane {
     fn put_blocks<const SIDE: usize>(
         &mut self,
         block: &mut Block,
+        steps: &Block,
         unit_x: usize,
         unit_y: usize,
         mut next: impl FnMut(&mut Block, (usize, usize)) -> Result<usize, ImageError>,
@@ -213,13 +215,14 @@ impl Plane {
                 let row = (unit_y % 3 * self.down + v) * self.kept.1;
                 let at = row * self.stride + (unit_x * self.across + h) * self.kept.0;
                 if self.kept == (SIDE, SIDE) {
-                    idct::write::<SIDE>(block, found, &mut self.samples, at, self.stride);
+                    idct::write::<SIDE>(block, steps, found, &mut self.samples, at, self.stride);
                 } else {
                     let mut samples = [0; 64];
-                    idct::write::<SIDE>(block, found, &mut samples, 0, SIDE);
+                    idct::write::<SIDE>(block, steps, found, &mut samples, 0, SIDE);
                     self.keep::<SIDE>(&samples, at);
                 }
-                if found > 0 {
+                // Where one coefficient is wanted, more may have been written.
+                if found > 0 || last(SIDE) == 0 {
                     block.fill(0);
                 }
             }

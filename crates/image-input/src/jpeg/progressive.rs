@@ -12,7 +12,7 @@ use super::{
     absent,
     bits::Bits,
     broken,
-    huffman::{Block, PLACES, Steps, Table},
+    huffman::{Block, PLACES, Steps, Table, in_block_order},
     planes::{Layout, Plane},
 };
 
@@ -188,18 +188,18 @@ impl<'a> Coefficients<'a> {
         limits: &Limits,
         scratch: &'s mut [u8],
     ) -> Result<Picture<'s>, ImageError> {
-        let components: Vec<(&Component, &Steps)> = (self.components.iter())
-            .map(|component| Some((component, component.steps.as_ref()?)))
+        let components: Vec<(&Component, Block)> = (self.components.iter())
+            .map(|component| Some((component, in_block_order(component.steps.as_ref()?))))
             .collect::<Option<_>>()
             .ok_or_else(|| broken("there is no scan of one of its components"))?;
         let units_across = self.layout.units().0;
         let mut block: Block = [0; 64];
         let paint = |planes: &mut [Plane], unit_y: usize| {
-            for (plane, &(component, steps)) in planes.iter_mut().zip(&components) {
+            for (plane, (component, steps)) in planes.iter_mut().zip(&components) {
                 for unit_x in 0..units_across {
-                    plane.put_unit(&mut block, unit_x, unit_y, |block, (h, v)| {
+                    plane.put_unit(&mut block, steps, unit_x, unit_y, |block, (h, v)| {
                         let (x, y) = (unit_x * component.unit.0 + h, unit_y * component.unit.1 + v);
-                        Ok(component.write(y * component.stride + x, steps, block))
+                        Ok(component.write(y * component.stride + x, block))
                     })?;
                 }
             }
@@ -234,19 +234,19 @@ impl Component {
         Ok(())
     }
 
-    /// Writes a block's coefficients times their steps; gives the last one that is not zero.
-    fn write(&self, at: usize, steps: &Steps, block: &mut Block) -> usize {
+    /// Writes a block's coefficients; gives the last one that is not zero, or the last one that is
+    /// kept where that comes before.
+    fn write(&self, at: usize, block: &mut Block) -> usize {
         let values = &self.values[at * self.kept..][..self.kept];
         let mut left = self.known[at] & below(self.kept);
-        block[0] = i32::from(values[0]).wrapping_mul(i32::from(steps[0]));
-        let last = 63_u32.saturating_sub(left.leading_zeros()) as usize;
+        block[0] = values[0];
+        let last = 63_u32.saturating_sub(self.known[at].leading_zeros()) as usize;
         while left != 0 {
             let k = left.trailing_zeros() as usize;
             left &= left - 1;
-            let value = i32::from(values[k]).wrapping_mul(i32::from(steps[k & 63]));
-            block[usize::from(PLACES[k & 63])] = value;
+            block[usize::from(PLACES[k & 63])] = values[k];
         }
-        last
+        last.min(self.kept - 1)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{ImageError, Limits, Picture};
 
 use super::{
     bits::Bits,
-    huffman::{Block, Coding, Steps, Table, read_block},
+    huffman::{Block, Coding, Steps, Table, in_block_order, read_block},
     planes::Layout,
 };
 
@@ -37,9 +37,9 @@ impl Scan<'_> {
     ) -> Result<Picture<'s>, ImageError> {
         let mut planes = self.layout.planes(shift);
         limits.check_memory(self.layout.bytes(shift, &planes) as u64)?;
-        let mut components: Vec<(Coding<'_>, i32)> = (self.components.iter().zip(&planes))
+        let mut components: Vec<(Coding<'_>, Block, i32)> = (self.components.iter().zip(&planes))
             .map(|(&Component { dc, ac, steps }, plane)| {
-                (Coding::new(dc, ac, steps, plane.last()), 0)
+                (Coding::new(dc, ac, plane.last()), in_block_order(steps), 0)
             })
             .collect();
         let units_across = self.layout.units().0;
@@ -54,12 +54,12 @@ impl Scan<'_> {
                         bits.restart(restarts)?;
                         restarts = (restarts + 1) % 8;
                         until_restart = self.restart_interval;
-                        components.iter_mut().for_each(|(_, predicted)| *predicted = 0);
+                        components.iter_mut().for_each(|(.., predicted)| *predicted = 0);
                     }
                     until_restart -= 1;
                 }
-                for (plane, (coding, predicted)) in planes.iter_mut().zip(&mut components) {
-                    plane.put_unit(&mut block, unit_x, unit_y, |block, _| {
+                for (plane, (coding, steps, predicted)) in planes.iter_mut().zip(&mut components) {
+                    plane.put_unit(&mut block, steps, unit_x, unit_y, |block, _| {
                         read_block(&mut bits, coding, predicted, block)
                     })?;
                 }
