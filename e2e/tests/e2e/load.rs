@@ -17,6 +17,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use crate::wait::{SOON, until};
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -172,6 +174,21 @@ impl Load {
     /// What they have seen until now.
     pub fn so_far(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes on until that many were answered, on a slow machine for longer than a scenario takes.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn answered(&self, least: usize) -> Result<()> {
+        until("requests answered", SOON, async || {
+            let report = self.so_far();
+            if report.answered() < least {
+                bail!("{report}");
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Lets the last requests end.

@@ -137,6 +137,18 @@ impl Namespace {
             .collect())
     }
 
+    /// Waits for an event of an object that begins so: what a status tells may be written first.
+    pub async fn event(&self, name: &str, begin: &str) -> Result<()> {
+        until(&format!("the event {begin}"), SOON, async || {
+            let events = self.events(name).await?;
+            if !events.iter().any(|event| event.starts_with(begin)) {
+                bail!("events: {events:?}");
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// What a person would look at when pods of `app` are not as they should be.
     pub async fn picture(&self, app: &str) -> String {
         let mut picture = String::from("pods:");

@@ -201,4 +201,4 @@ async fn start_registry(setting: &Setting) -> Result<Option<Child>> {
 }
 
 /// How long a node may take from its start to Ready.
-pub const JOINING: Duration = Duration::from_secs(60);
+pub const JOINING: Duration = SOON;

@@ -53,6 +53,7 @@ pub async fn killed(world: Arc<World>) -> Result<Outcome> {
         Ok(left)
     })
     .await?;
+    load.answered(200).await?;
     let report = load.stop().await;
     report.flawless(200).context("while the agent was away")?;
     for (name, identity) in &after {

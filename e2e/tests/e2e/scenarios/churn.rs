@@ -1,6 +1,6 @@
 //! Many pods come and go; nothing of them stays.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -52,9 +52,9 @@ pub async fn come_and_go(world: Arc<World>) -> Result<Outcome> {
 
 async fn wave(space: &Namespace) -> Result<()> {
     space.kubectl(&["scale", "deployment/digits", "--replicas=15"]).await?;
-    space.rolled_out("digits", 15, Duration::from_secs(90)).await?;
+    space.rolled_out("digits", 15, SOON).await?;
     space.kubectl(&["scale", "deployment/digits", "--replicas=0"]).await?;
-    until("all gone", Duration::from_secs(90), async || {
+    until("all gone", SOON, async || {
         let left = space.pods("digits").await?.len();
         ensure!(left == 0, "{left} pods are left");
         Ok(())

@@ -9,7 +9,7 @@ use crate::{
     kubectl::kubectl,
     load::Load,
     runner::Outcome,
-    wait::until,
+    wait::{SOON, until},
     workload::{Actor, Namespace, deployment, text},
     world::World,
 };
@@ -33,7 +33,7 @@ pub async fn moves(world: Arc<World>) -> Result<Outcome> {
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "digits"}}},
     }));
     space.apply(objects).await?;
-    space.rolled_out("digits", 4, MINUTE).await?;
+    space.rolled_out("digits", 4, SOON).await?;
     let before = nodes_of(&space).await?;
     ensure!(before.contains(&first.name), "no pod on {} to move: {before:?}", first.name);
     let address = space.service(&world, "digits", 4).await?;
@@ -42,18 +42,20 @@ pub async fn moves(world: Arc<World>) -> Result<Outcome> {
     let selector = "--pod-selector=app=digits";
     let drained =
         kubectl(&["drain", &first.name, "--ignore-daemonsets", selector, "--timeout=120s"]).await;
-    let moved = until("all pods on the other node", MINUTE, async || {
+    let moved = until("all pods on the other node", SOON, async || {
         let nodes = nodes_of(&space).await?;
         ensure!(nodes.iter().all(|node| *node == second.name) && nodes.len() == 4, "{nodes:?}");
         Ok(())
     })
     .await;
-    let steady = space.rolled_out("digits", 4, MINUTE).await;
+    let steady = space.rolled_out("digits", 4, SOON).await;
+    let enough = load.answered(200).await;
     let report = load.stop().await;
     kubectl(&["uncordon", &first.name]).await?;
     drained?;
     moved?;
     steady?;
+    enough?;
     report.flawless(200).context("while draining")?;
     space.delete().await?;
     Ok(Outcome::Passed)
@@ -63,5 +65,3 @@ async fn nodes_of(space: &Namespace) -> Result<Vec<String>> {
     let pods = space.pods("digits").await?;
     Ok(pods.iter().map(|pod| text(&pod["spec"]["nodeName"])).collect())
 }
-
-const MINUTE: Duration = Duration::from_secs(60);

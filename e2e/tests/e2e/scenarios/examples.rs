@@ -19,7 +19,7 @@ pub async fn job(world: Arc<World>) -> Result<Outcome> {
     let folder = world.setting.root.join("deploy/job");
     kubectl(&["apply", "-k", &folder.to_string_lossy()]).await?;
     let space = Namespace { name: "graphlet-job".to_owned() };
-    space.kubectl(&["wait", "--for=condition=Complete", "job/classify", "--timeout=90s"]).await?;
+    space.kubectl(&["wait", "--for=condition=Complete", "job/classify", "--timeout=120s"]).await?;
     let log = space.kubectl(&["logs", "job/classify"]).await?;
     ensure!(log.contains('7'), "the Job says {log:?}");
     let pods = space.get(&["pods", "-l", "job-name=classify"]).await?;
@@ -41,7 +41,7 @@ pub async fn job(world: Arc<World>) -> Result<Outcome> {
             "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": pod}},
         })])
         .await?;
-    space.kubectl(&["wait", "--for=condition=Failed", "job/none", "--timeout=90s"]).await?;
+    space.kubectl(&["wait", "--for=condition=Failed", "job/none", "--timeout=120s"]).await?;
     let pods = space.get(&["pods", "-l", "app=none"]).await?;
     let status = &pods["items"][0]["status"];
     let ended = &status["containerStatuses"][0]["state"]["terminated"];
@@ -56,7 +56,7 @@ pub async fn krustlet(world: Arc<World>) -> Result<Outcome> {
     let folder = world.setting.root.join("deploy/krustlet");
     kubectl(&["apply", "-k", &folder.to_string_lossy()]).await?;
     let space = Namespace { name: "graphlet-krustlet".to_owned() };
-    space.kubectl(&["wait", "--for=condition=Ready", "pod/digits", "--timeout=90s"]).await?;
+    space.kubectl(&["wait", "--for=condition=Ready", "pod/digits", "--timeout=120s"]).await?;
     let pod = space.get(&["pod", "digits"]).await?;
     let ip = text(&pod["status"]["hostIP"]).parse().context("hostIP")?;
     let label = load::classify(SocketAddr::new(ip, 8088), &world.modules.seven).await?.label()?;

@@ -17,7 +17,7 @@ use crate::{
 pub async fn guarded(world: Arc<World>) -> Result<Outcome> {
     let space = Namespace::new("port10250").await?;
     space.apply(vec![pod(&Actor { image: &world.modules.digits, ..Actor::default() })]).await?;
-    space.kubectl(&["wait", "--for=condition=Ready", "pod/digits", "--timeout=60s"]).await?;
+    space.kubectl(&["wait", "--for=condition=Ready", "pod/digits", "--timeout=120s"]).await?;
     let bound = space.get(&["pod", "digits"]).await?;
     let node = bound["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
 

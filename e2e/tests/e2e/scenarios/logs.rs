@@ -1,10 +1,10 @@
 //! `kubectl logs` with every option, and what `describe` shows.
 
-use std::{sync::Arc, time::Duration};
+use std::{process::Stdio, sync::Arc};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use tokio::process::Command;
+use tokio::{io::AsyncReadExt, process::Command};
 
 use crate::{
     kubectl,
@@ -44,7 +44,7 @@ pub async fn every_option(world: Arc<World>) -> Result<Outcome> {
     ensure!(first.contains('7'), "log: {first:?}");
     options(&world, &space).await?;
 
-    until("a second run", Duration::from_secs(90), async || {
+    until("a second run", SOON, async || {
         let it = space.get(&["pod", "speaker"]).await?;
         let restarts = it["status"]["containerStatuses"][0]["restartCount"].as_u64();
         if restarts < Some(1) { bail!("restarts: {restarts:?}") } else { Ok(()) }
@@ -66,7 +66,7 @@ async fn options(world: &World, space: &Namespace) -> Result<()> {
         ..Actor::default()
     };
     space.apply(vec![pod(&actor)]).await?;
-    space.kubectl(&["wait", "--for=condition=Ready", "pod/actor", "--timeout=60s"]).await?;
+    space.kubectl(&["wait", "--for=condition=Ready", "pod/actor", "--timeout=120s"]).await?;
     let all = space.kubectl(&["logs", "actor"]).await?;
     ensure!(all.lines().count() > 2, "log: {all:?}");
     let tail = space.kubectl(&["logs", "actor", "--tail=2"]).await?;
@@ -85,10 +85,16 @@ async fn options(world: &World, space: &Namespace) -> Result<()> {
 
     let mut follow = Command::new("kubectl");
     follow.args(["-n", &space.name, "logs", "-f", "actor"]);
-    let following = tokio::spawn(async move { kubectl::run(&mut follow, "").await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut following =
+        follow.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut told = following.stdout.take().context("stdout is a pipe")?;
+    // It follows once it has told what was said before.
+    let mut seen = vec![0; all.len()];
+    tokio::time::timeout(SOON, told.read_exact(&mut seen)).await??;
     space.kubectl(&["delete", "pod", "actor"]).await?;
-    let seen = tokio::time::timeout(SOON, following).await???.stdout;
+    tokio::time::timeout(SOON, told.read_to_end(&mut seen)).await??;
+    tokio::time::timeout(SOON, following.wait()).await??;
+    let seen = String::from_utf8(seen)?;
     ensure!(seen.starts_with(&all), "followed: {seen:?}, before: {all:?}");
     ensure!(
         seen.len() > all.len(),
@@ -106,7 +112,7 @@ pub async fn described(world: Arc<World>) -> Result<Outcome> {
         ..Actor::default()
     };
     space.apply(vec![pod(&actor)]).await?;
-    space.kubectl(&["wait", "--for=condition=Ready", "pod/digits", "--timeout=60s"]).await?;
+    space.kubectl(&["wait", "--for=condition=Ready", "pod/digits", "--timeout=120s"]).await?;
     let described = until("the events in describe", SOON, async || {
         let text = space.kubectl(&["describe", "pod", "digits"]).await?;
         for reason in ["Scheduled", "Pulling", "Pulled", "Started"] {
@@ -120,12 +126,7 @@ pub async fn described(world: Arc<World>) -> Result<Outcome> {
     ensure!(described.contains(&text(&pod["status"]["podIP"])), "{described}");
 
     space.kubectl(&["delete", "pod", "digits", "--wait=false"]).await?;
-    until("the Killing event", SOON, async || {
-        let events = space.events("digits").await?;
-        ensure!(events.iter().any(|event| event.starts_with("Killing")), "events: {events:?}");
-        Ok(())
-    })
-    .await?;
+    space.event("digits", "Killing").await?;
     space.delete().await?;
     Ok(Outcome::Passed)
 }

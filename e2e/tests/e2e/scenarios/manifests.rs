@@ -1,6 +1,6 @@
 //! `kubectl apply -f manifests/`, as typed.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
@@ -10,6 +10,7 @@ use crate::{
     kubectl::{self, kubectl},
     load,
     runner::Outcome,
+    wait::SOON,
     workload::{Namespace, text},
     world::World,
 };
@@ -54,7 +55,7 @@ pub async fn apply(world: Arc<World>) -> Result<Outcome> {
 pub async fn serve(world: Arc<World>) -> Result<Outcome> {
     let space = Namespace { name: "graphlet".to_owned() };
     // The autoscaler keeps two pods without load.
-    let within = Duration::from_secs(90);
+    let within = SOON;
     space.rolled_out("digits", 2, within).await?;
 
     // Through kube-proxy. The Service is a ClusterIP, which only our own rules reach from here.

@@ -59,8 +59,10 @@ pub async fn autoscaler(world: Arc<World>) -> Result<Outcome> {
     .await;
     let pods = space.kubectl(&["top", "pods", "--no-headers"]).await;
     let nodes = kubectl(&["top", "nodes", "--no-headers"]).await;
+    let enough = load.answered(100).await;
     let report = load.stop().await;
     scaled?;
+    enough?;
     report.flawless(100)?;
 
     // NAME CPU(cores) MEMORY(bytes)

@@ -39,6 +39,7 @@ pub async fn away_and_back(world: Arc<World>) -> Result<Outcome> {
     // What is asked afterwards is done, and by then the old pods' status has been written again.
     space.kubectl(&["scale", "deployment/digits", "--replicas=3"]).await?;
     space.rolled_out("digits", 3, SOON).await?;
+    load.answered(200).await?;
     let report = load.stop().await;
     report
         .flawless(200)

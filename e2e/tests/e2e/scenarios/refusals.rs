@@ -29,6 +29,10 @@ pub async fn signatures(world: Arc<World>) -> Result<Outcome> {
         let pod = waiting(&space, app, "SignatureValidationFailed").await?;
         first.push(pod["metadata"]["uid"].clone());
     }
+    for (app, _) in modules {
+        let name = text(&only_pod(&space, app).await?["metadata"]["name"]);
+        space.event(&name, "SignatureValidationFailed").await?;
+    }
     // Nothing is replaced and nothing is said again and again.
     tokio::time::sleep(Duration::from_secs(8)).await;
     for ((app, _), uid) in modules.into_iter().zip(first) {

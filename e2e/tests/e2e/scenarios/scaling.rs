@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     load::Load,
     runner::Outcome,
+    wait::{SOON, until},
     workload::{Actor, Namespace, deployment},
     world::World,
 };
@@ -15,16 +16,17 @@ use crate::{
 pub async fn under_load(world: Arc<World>) -> Result<Outcome> {
     let space = Namespace::new("scaling").await?;
     space.apply(deployment(&Actor { image: &world.modules.digits, ..Actor::default() })).await?;
-    space.rolled_out("digits", 1, MINUTE).await?;
+    space.rolled_out("digits", 1, SOON).await?;
     let address = space.service(&world, "digits", 1).await?;
 
     let load = Load::start(address, &world.modules.seven, 4, Duration::from_millis(20));
     for replicas in [6_u8, 2] {
         space.kubectl(&["scale", "deployment/digits", &format!("--replicas={replicas}")]).await?;
-        space.rolled_out("digits", replicas.into(), MINUTE).await?;
+        space.rolled_out("digits", replicas.into(), SOON).await?;
         gone_down_to(&space, replicas.into()).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
+    load.answered(200).await?;
     let report = load.stop().await;
     eprintln!("measured: scaling 1, 6, 2 under load: {report}");
     report.flawless(200).context("while scaling")?;
@@ -34,12 +36,10 @@ pub async fn under_load(world: Arc<World>) -> Result<Outcome> {
 
 /// Deleted pods are gone, too: their last requests are part of the promise.
 async fn gone_down_to(space: &Namespace, pods: usize) -> Result<()> {
-    crate::wait::until("deleted pods gone", MINUTE, async || {
+    until("deleted pods gone", SOON, async || {
         let left = space.pods("digits").await?.len();
         anyhow::ensure!(left == pods, "{left} pods are left");
         Ok(())
     })
     .await
 }
-
-const MINUTE: Duration = Duration::from_secs(60);
