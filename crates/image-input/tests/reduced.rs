@@ -236,6 +236,47 @@ fn a_progressive_file_is_the_same_picture_as_that_of_one_scan_at_every_size() {
 }
 
 #[test]
+fn progressive_files_of_any_sampling_size_and_restart_interval_are_that_of_one_scan() {
+    let limits = Limits::default();
+    let mut random = Random::new(43);
+    for sampling in samplings() {
+        for (width, height) in [(1, 1), (16, 8), (41, 33), (97, 75)] {
+            for restart_interval in [0, 1, 5] {
+                let sampling = sampling.clone();
+                let jpeg = Jpeg { width, height, sampling, restart_interval, step: 3 };
+                let scene = scene(&mut random);
+                let (one, many) = (jpeg.encode(&scene), jpeg.encode_progressive(&scene));
+                let name =
+                    format!("{:?}, {width} x {height}, restart {restart_interval}", jpeg.sampling);
+                for side in [width, 24, 12, 6] {
+                    let resize = Resize::Exact;
+                    let transform = Transform::new(Options { resize, ..options(side) }).unwrap();
+                    let decode = |bytes| {
+                        decode_for(bytes, &limits, &mut [], &transform)
+                            .unwrap_or_else(|error| panic!("{name}: {error}"))
+                    };
+                    let (one, many) = (decode(&one), decode(&many));
+                    assert_eq!((one.width(), one.height()), (many.width(), many.height()));
+                    assert!(one.pixels() == many.pixels(), "{name} to {side}");
+                }
+                // Cut anywhere, or with a bit turned: no panic, and as broken at each size.
+                let transform = Transform::new(options(6)).unwrap();
+                for _ in 0..12 {
+                    let mut damaged = many.clone();
+                    let at = random.below(damaged.len());
+                    damaged[at] ^= 1 << random.below(8);
+                    let reduced = decode_for(&damaged, &limits, &mut [], &transform).map(|_| ());
+                    assert_eq!(reduced, decode(&damaged, &limits).map(|_| ()), "{name}: {at}");
+                    let cut = [&many[..at], b"\xff\xd9"].concat();
+                    let reduced = decode_for(&cut, &limits, &mut [], &transform).map(|_| ());
+                    assert_eq!(reduced, decode(&cut, &limits).map(|_| ()), "{name}: cut at {at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_damaged_progressive_file_is_as_broken_at_each_size_and_never_a_panic() {
     let limits = Limits::default();
     let transform = Transform::new(options(3)).unwrap();

@@ -41,8 +41,75 @@ pub fn scene(random: &mut Random) -> impl Fn(usize, usize, usize) -> f64 + use<>
 impl Jpeg {
     /// Encodes what `sample` says of each component at each pixel.
     pub fn encode(&self, sample: impl Fn(usize, usize, usize) -> f64) -> Vec<u8> {
+        let mut file = self.head(0xc0);
+        let everything: Vec<usize> = (0..self.sampling.len()).collect();
+        let mut predicted = vec![0; self.sampling.len()];
+        let components = self.components(sample);
+        self.scan(&mut file, &components, &everything, [0, 63, 0], |bits, number, block, fresh| {
+            if fresh {
+                predicted.fill(0);
+            }
+            first(bits, block[0], &mut predicted[number]);
+            band(bits, &block[1..]);
+        });
+        file.extend([0xff, 0xd9]);
+        file
+    }
+
+    /// The same coefficients as [`Self::encode`] writes, in scans that each tell a part: two for the
+    /// first ones, and three for the others of each component.
+    pub fn encode_progressive(&self, sample: impl Fn(usize, usize, usize) -> f64) -> Vec<u8> {
+        let mut file = self.head(0xc2);
+        let everything: Vec<usize> = (0..self.sampling.len()).collect();
+        let mut predicted = vec![0; self.sampling.len()];
+        let components = self.components(sample);
+        self.scan(&mut file, &components, &everything, [0, 0, 1], |bits, number, block, fresh| {
+            if fresh {
+                predicted.fill(0);
+            }
+            first(bits, block[0] >> 1, &mut predicted[number]);
+        });
+        for number in 0..components.len() {
+            for header in [[1, 5, 1], [6, 63, 1]] {
+                self.scan(&mut file, &components, &[number], header, |bits, _, block, _| {
+                    let whole = &block[header[0] as usize..=header[1] as usize];
+                    // Towards zero.
+                    band(bits, &whole.iter().map(|value| value / 2).collect::<Vec<_>>());
+                });
+            }
+        }
+        self.scan(&mut file, &components, &everything, [0, 0, 0x10], |bits, _, block, _| {
+            bits.put(block[0] as u32 & 1, 1);
+        });
+        for number in (0..components.len()).rev() {
+            self.scan(&mut file, &components, &[number], [1, 63, 0x10], |bits, _, block, _| {
+                last_bit(bits, &block[1..]);
+            });
+        }
+        file.extend([0xff, 0xd9]);
+        file
+    }
+
+    /// Pixels of a unit in blocks, across and down.
+    fn most(&self) -> (usize, usize) {
         let across = self.sampling.iter().map(|factors| factors.0).max().unwrap();
         let down = self.sampling.iter().map(|factors| factors.1).max().unwrap();
+        if self.sampling.len() == 1 { (1, 1) } else { (across, down) }
+    }
+
+    /// Units of all components, across and down.
+    fn units(&self) -> (usize, usize) {
+        let (across, down) = self.most();
+        (self.width.div_ceil(8 * across), self.height.div_ceil(8 * down))
+    }
+
+    /// Blocks of a unit, across and down.
+    fn factors(&self, component: usize) -> (usize, usize) {
+        if self.sampling.len() == 1 { (1, 1) } else { self.sampling[component] }
+    }
+
+    /// What comes before the first scan.
+    fn head(&self, kind: u8) -> Vec<u8> {
         let mut file = vec![0xff, 0xd8];
         let mut segment = |marker: u8, contents: &[u8]| {
             file.extend([0xff, marker]);
@@ -59,7 +126,7 @@ impl Jpeg {
         for (id, (h, v)) in (1..).zip(&self.sampling) {
             frame.extend([id, (h << 4 | v) as u8, 0]);
         }
-        segment(0xc0, &frame);
+        segment(kind, &frame);
         // 12 codes of 4 bits for the steps, 162 of 8 bits for the rest.
         let mut codes = vec![0, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         codes.extend(0..12);
@@ -67,54 +134,84 @@ impl Jpeg {
         codes.extend(ac_symbols());
         segment(0xc4, &codes);
         segment(0xdd, &(self.restart_interval as u16).to_be_bytes());
-        let mut scan = vec![self.sampling.len() as u8];
-        (1..=self.sampling.len()).for_each(|id| scan.extend([id as u8, 0]));
-        scan.extend([0, 63, 0]);
-        segment(0xda, &scan);
+        file
+    }
 
-        let alone = self.sampling.len() == 1;
-        let (unit_width, unit_height) = if alone { (8, 8) } else { (8 * across, 8 * down) };
+    /// The coefficients of each component's blocks, row by row of whole units.
+    fn components(&self, sample: impl Fn(usize, usize, usize) -> f64) -> Vec<Vec<[i32; 64]>> {
+        let (most, units) = (self.most(), self.units());
+        let of_component = |component: usize| {
+            let (h, v) = self.factors(component);
+            // Pixels of one sample.
+            let (wide, high) = (most.0 / h, most.1 / v);
+            let places = (0..units.1 * v).flat_map(|y| (0..units.0 * h).map(move |x| (x, y)));
+            let block = |(x, y): (usize, usize)| {
+                let samples: Vec<f64> = (0..64)
+                    .map(|at| {
+                        let (x, y) = ((x * 8 + at % 8) * wide, (y * 8 + at / 8) * high);
+                        let mut sum = 0.0;
+                        for pixel in 0..wide * high {
+                            let x = (x + pixel % wide).min(self.width - 1);
+                            let y = (y + pixel / wide).min(self.height - 1);
+                            sum += sample(component, x, y);
+                        }
+                        sum / (wide * high) as f64
+                    })
+                    .collect();
+                self.coefficients(&samples)
+            };
+            places.map(block).collect()
+        };
+        (0..self.sampling.len()).map(of_component).collect()
+    }
+
+    /// One scan of the components named by `numbers`; `header` ends its header, and `write` writes
+    /// a block of a component, the first one of an interval or not.
+    fn scan(
+        &self,
+        file: &mut Vec<u8>,
+        components: &[Vec<[i32; 64]>],
+        numbers: &[usize],
+        header: [u8; 3],
+        mut write: impl FnMut(&mut Bits, usize, &[i32; 64], bool),
+    ) {
+        file.extend([0xff, 0xda, 0, 6 + 2 * numbers.len() as u8, numbers.len() as u8]);
+        numbers.iter().for_each(|&number| file.extend([number as u8 + 1, 0]));
+        file.extend(header);
+        let (most, units) = (self.most(), self.units());
+        let alone = numbers.len() == 1;
+        // A component that is alone comes block by block, without those that only fill up units.
+        let (across, down) = if let &[number] = numbers {
+            let (h, v) = self.factors(number);
+            let blocks = |pixels: usize, own: usize, most: usize| (pixels * own).div_ceil(8 * most);
+            (blocks(self.width, h, most.0), blocks(self.height, v, most.1))
+        } else {
+            units
+        };
         let mut bits = Bits::default();
-        let mut predicted = vec![0; self.sampling.len()];
-        let mut units = 0;
-        for unit_y in 0..self.height.div_ceil(unit_height) {
-            for unit_x in 0..self.width.div_ceil(unit_width) {
-                if self.restart_interval > 0 && units > 0 && units % self.restart_interval == 0 {
-                    bits.marker(0xd0 + (units / self.restart_interval - 1) as u8 % 8);
-                    predicted.fill(0);
-                }
-                units += 1;
-                for (component, &factors) in self.sampling.iter().enumerate() {
-                    let (h, v) = if alone { (1, 1) } else { factors };
-                    // Pixels of one sample.
-                    let (wide, high) = if alone { (1, 1) } else { (across / h, down / v) };
-                    for block in 0..h * v {
-                        let left = (unit_x * h + block % h) * 8;
-                        let top = (unit_y * v + block / h) * 8;
-                        let samples: Vec<f64> = (0..64)
-                            .map(|at| {
-                                let (x, y) = ((left + at % 8) * wide, (top + at / 8) * high);
-                                let mut sum = 0.0;
-                                for pixel in 0..wide * high {
-                                    let x = (x + pixel % wide).min(self.width - 1);
-                                    let y = (y + pixel / wide).min(self.height - 1);
-                                    sum += sample(component, x, y);
-                                }
-                                sum / (wide * high) as f64
-                            })
-                            .collect();
-                        self.block(&mut bits, &samples, &mut predicted[component]);
-                    }
+        for unit in 0..across * down {
+            let restarts = self.restart_interval > 0 && unit % self.restart_interval == 0;
+            if restarts && unit > 0 {
+                bits.marker(0xd0 + (unit / self.restart_interval - 1) as u8 % 8);
+            }
+            let mut fresh = restarts;
+            for &number in numbers {
+                let (h, v) = self.factors(number);
+                let (wide, high) = if alone { (1, 1) } else { (h, v) };
+                for block in 0..wide * high {
+                    let x = unit % across * wide + block % wide;
+                    let y = unit / across * high + block / wide;
+                    write(&mut bits, number, &components[number][y * units.0 * h + x], fresh);
+                    fresh = false;
                 }
             }
         }
         bits.flush();
         file.extend(bits.bytes);
-        file.extend([0xff, 0xd9]);
-        file
     }
 
-    fn block(&self, bits: &mut Bits, samples: &[f64], predicted: &mut i32) {
+    /// Quantised coefficients in the file's order.
+    fn coefficients(&self, samples: &[f64]) -> [i32; 64] {
         let mut coefficients = [0; 64];
         let waves: [[f64; 8]; 8] = std::array::from_fn(|k| {
             let scale = if k == 0 { 0.125_f64.sqrt() } else { 0.5 };
@@ -127,29 +224,68 @@ impl Jpeg {
                 .sum();
             *coefficient = (sum / f64::from(self.step)).round() as i32;
         }
-        let step = coefficients[0] - *predicted;
-        *predicted = coefficients[0];
-        let size = size(step);
-        bits.put(size, 4);
-        bits.value(step, size);
-        let mut run = 0;
-        for &coefficient in &coefficients[1..] {
-            if coefficient == 0 {
-                run += 1;
-                continue;
-            }
-            while run > 15 {
-                bits.symbol(0xf0);
-                run -= 16;
-            }
-            let size = self::size(coefficient);
-            bits.symbol(run << 4 | size as u8);
-            bits.value(coefficient, size);
+        coefficients
+    }
+}
+
+/// A first coefficient, as the difference from the one before.
+fn first(bits: &mut Bits, value: i32, predicted: &mut i32) {
+    let step = value - *predicted;
+    *predicted = value;
+    bits.put(size(step), 4);
+    bits.value(step, size(step));
+}
+
+/// Other coefficients, told for the first time.
+fn band(bits: &mut Bits, coefficients: &[i32]) {
+    let mut run = 0;
+    for &coefficient in coefficients {
+        if coefficient == 0 {
+            run += 1;
+            continue;
+        }
+        while run > 15 {
+            bits.symbol(0xf0);
+            run -= 16;
+        }
+        let size = size(coefficient);
+        bits.symbol(run << 4 | size as u8);
+        bits.value(coefficient, size);
+        run = 0;
+    }
+    if run > 0 {
+        bits.symbol(0);
+    }
+}
+
+/// The last bit of coefficients of which all others are told (T.81, G.1.2.3).
+fn last_bit(bits: &mut Bits, coefficients: &[i32]) {
+    let (mut run, mut corrections) = (0, Vec::new());
+    let newest = coefficients.iter().rposition(|value| value.abs() == 1);
+    for (at, &value) in coefficients.iter().enumerate() {
+        if value.abs() > 1 {
+            corrections.push(value.unsigned_abs() & 1);
+            continue;
+        }
+        if value == 0 {
+            run += 1;
+        }
+        // Sixteen zeros are only told where something new follows.
+        if run > 15 && Some(at) <= newest {
+            bits.symbol(0xf0);
+            corrections.drain(..).for_each(|bit| bits.put(bit, 1));
             run = 0;
         }
-        if run > 0 {
-            bits.symbol(0);
+        if value.abs() == 1 {
+            bits.symbol(run << 4 | 1);
+            bits.put(u32::from(value > 0), 1);
+            corrections.drain(..).for_each(|bit| bits.put(bit, 1));
+            run = 0;
         }
+    }
+    if run > 0 || !corrections.is_empty() {
+        bits.symbol(0);
+        corrections.drain(..).for_each(|bit| bits.put(bit, 1));
     }
 }
 
