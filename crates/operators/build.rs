@@ -11,6 +11,8 @@ mod depthwise;
 mod object;
 #[path = "build/strip.rs"]
 mod strip;
+#[path = "build/wide.rs"]
+mod wide;
 
 use std::path::PathBuf;
 use std::{env, error, fs};
@@ -29,12 +31,14 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     let relaxed = has("relaxed-simd");
     let mut functions = strip::functions(relaxed);
     functions.extend(depthwise::functions(relaxed));
+    functions.push(wide::function(relaxed));
     let object = object::write(&functions);
     let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     // The crate compares these with the structures that it is compiled with: cargo, which goes by
     // the age of files, may take a library that another checkout has left for this one's.
     fs::write(folder.join("strip_fields.rs"), format!("{:?}", strip::FIELDS))?;
     fs::write(folder.join("depthwise_fields.rs"), format!("{:?}", depthwise::FIELDS))?;
+    fs::write(folder.join("wide_fields.rs"), format!("{:?}", wide::FIELDS))?;
     let names: Vec<&str> = functions.iter().map(|(name, _)| *name).collect();
     fs::write(folder.join(format!("lib{LIBRARY}.a")), object::archive(&object, &names)?)?;
     println!("cargo::rustc-link-search=native={}", folder.display());

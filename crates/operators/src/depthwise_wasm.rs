@@ -27,11 +27,10 @@ const _: () = {
         offset_of!(Planes, low),
         offset_of!(Planes, high),
     ];
-    let mut i = 0;
-    while i < fields.len() {
-        assert!(fields[i] == WRITTEN[i], "these functions were written for another `Planes`");
-        i += 1;
-    }
+    assert!(
+        crate::fields::agree(&fields, &WRITTEN),
+        "these functions were written for another `Planes`"
+    );
 };
 
 unsafe extern "C" {

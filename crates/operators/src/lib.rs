@@ -69,6 +69,8 @@ mod dense;
 mod depthwise;
 mod depthwise_in_place;
 pub mod elements;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod fields;
 mod gather;
 pub mod geometry;
 mod math;
@@ -86,6 +88,7 @@ mod tile;
 mod transpose;
 mod vector;
 mod walk;
+mod wide;
 mod winograd;
 
 pub use symbols::elements::{

@@ -28,11 +28,10 @@ const _: () = {
         offset_of!(Strip, ahead_each),
         offset_of!(Strip, touched),
     ];
-    let mut i = 0;
-    while i < fields.len() {
-        assert!(fields[i] == WRITTEN[i], "these strips were written for another `Strip`");
-        i += 1;
-    }
+    assert!(
+        crate::fields::agree(&fields, &WRITTEN),
+        "these strips were written for another `Strip`"
+    );
 };
 
 unsafe extern "C" {

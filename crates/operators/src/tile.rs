@@ -10,6 +10,7 @@ use crate::vector::Vector;
 use crate::walk::{
     self, LEG, Pointwise, PointwiseInLegs, RowsOfThree, SplitRows, Table, Tile, Walk,
 };
+use crate::wide;
 
 /// Output pixels of one tile.
 pub(crate) const PIXELS: usize = 4;
@@ -213,38 +214,47 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
     // last tile ends with the row, or begins with it when there are too few pixels, of which
     // `store_part` then writes no more than there are.
     unsafe {
+        // Channels whose whole tiles of eight pixels are computed.
+        let mut done = 0;
         for block in 0..s.channels.div_ceil(CHANNELS) {
             let channels = (s.channels - block * CHANNELS).min(CHANNELS);
-            tiles.weights = s.weights.add(block * s.steps * CHANNELS);
-            tiles.bias = s.bias.add(block * CHANNELS);
-            tiles.channels = channels;
+            if W::WIDE && done <= block * CHANNELS {
+                done = block * CHANNELS + wide::run(s, block);
+            }
+            let begin = done.saturating_sub(block * CHANNELS).min(channels);
+            let weights = s.weights.add(block * s.steps * CHANNELS);
+            let bias = s.bias.add(block * CHANNELS);
             read_ahead::plan(s, block, &mut tiles);
             for row in 0..s.rows {
                 let input = s.input.add(row * s.input_row);
                 let at = block * CHANNELS * s.output_plane + row * s.output_row;
-                let mut strip = |tile: usize, column: usize, count: usize| {
+                let mut strip = |begin: usize, tile: usize, column: usize, count: usize| {
                     tiles.input = input.add(place(tile, column, strip::PIXELS));
-                    tiles.output = s.output.add(at + column);
+                    tiles.weights = weights.add(begin);
+                    tiles.bias = bias.add(begin);
+                    tiles.channels = channels - begin;
+                    let at = at + begin * s.output_plane + column;
+                    tiles.output = s.output.add(at);
                     if !s.residual.is_null() {
-                        tiles.residual = s.residual.add(at + column);
+                        tiles.residual = s.residual.add(at);
                     }
                     tiles.tiles = count;
                     W::STRIP(&mut tiles);
                 };
-                if strips > 0 {
-                    strip(0, 0, strips);
+                if strips > 0 && begin < channels {
+                    strip(begin, 0, 0, strips);
                 }
                 let fours = match rest {
                     Rest::None => continue,
                     Rest::One => {
                         let last = s.columns - 1;
                         let pixel = input.add(place(strips, last, 1));
-                        let sums = walk::one_pixel(s, pixel, tiles.weights, tiles.bias);
+                        let sums = walk::one_pixel(s, pixel, weights, bias);
                         store_pixel(s, sums, at + last, channels);
                         continue;
                     }
                     Rest::Eight => {
-                        strip(strips, s.columns - strip::PIXELS, 1);
+                        strip(0, strips, s.columns - strip::PIXELS, 1);
                         continue;
                     }
                     Rest::Four => s.columns - PIXELS,
@@ -254,7 +264,7 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
                 while column < s.columns {
                     let first = column.min(s.columns.saturating_sub(PIXELS));
                     let pixel = input.add(place(strips, first, s.columns - first));
-                    let tile = W::reduce(s, pixel, tiles.weights, tiles.bias);
+                    let tile = W::reduce(s, pixel, weights, bias);
                     if channels == CHANNELS && s.columns >= PIXELS {
                         store_whole(s, &tile, at + first);
                     } else {

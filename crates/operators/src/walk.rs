@@ -35,6 +35,8 @@ pub(crate) trait Walk {
     const STRIP: unsafe fn(&mut Strip);
     /// Whether sums are taken in legs.
     const IN_LEGS: bool = false;
+    /// Whether [`crate::wide`] can compute most of it.
+    const WIDE: bool = false;
     /// Whether [`one_pixel`] computes a row's last pixel where it is left alone.
     const LAST_ALONE: bool = false;
 
@@ -100,6 +102,7 @@ pub(crate) struct Pointwise;
 
 impl Walk for Pointwise {
     const STRIP: unsafe fn(&mut Strip) = strip::channels;
+    const WIDE: bool = true;
     const LAST_ALONE: bool = true;
 
     #[inline(always)]
@@ -115,6 +118,7 @@ pub(crate) struct PointwiseInLegs;
 impl Walk for PointwiseInLegs {
     const STRIP: unsafe fn(&mut Strip) = strip::channels_in_legs;
     const IN_LEGS: bool = true;
+    const WIDE: bool = true;
     const LAST_ALONE: bool = true;
 
     #[inline(always)]

@@ -54,6 +54,28 @@ pub fn layers() -> Vec<Case> {
         cases.push(Case::depthwise(9, side, 3, 1));
         cases.push(Case::depthwise(9, side, 3, 2));
     }
+    // Wide strips: every remainder of a turn of thirteen steps and of 24 output channels; legs, in
+    // which a residual is added once; panels.
+    for steps in 1..=28 {
+        cases.push(Case::conv(steps, 11 + steps, 6 + steps % 4, 1, 1));
+    }
+    for (inputs, outputs, side, kernel) in
+        [(288, 24, 5, 1), (289, 40, 6, 1), (433, 25, 7, 1), (130, 141, 5, 1), (37, 76, 9, 3)]
+    {
+        for residual in [false, true] {
+            let window = Window::same(side, kernel, 1);
+            cases.push(Case::Conv {
+                batch: 1,
+                inputs,
+                outputs,
+                groups: 1,
+                rows: window,
+                columns: window,
+                residual,
+                end: RELU6,
+            });
+        }
+    }
     // Every remainder of a row of vectors, with and without padding.
     for side in 5..=23 {
         for padding in [0, 1] {
