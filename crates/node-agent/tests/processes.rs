@@ -14,7 +14,7 @@ use node_agent::runtime::{
     Cidr, Container, ContainerEvent, ContainerSpec, ContainerState, LogError, LogOptions,
     ModuleKind, Mount, StartError, Trust,
 };
-use support::{Node, SOON, command, lives, post, reader, status};
+use support::{Node, SOON, command, freed, lives, post, reader, status};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -169,7 +169,7 @@ async fn a_process_that_is_killed_is_told_and_leaves_nothing() {
         assert_eq!((exit.code, exit.reason.as_str()), (137, "Error"));
         assert!(exit.message.to_lowercase().contains("ready"), "the last line: {exit:?}");
         node.runtime.remove(&container.id).await;
-        assert!(std::net::TcpListener::bind(address).is_ok(), "the port is free again");
+        freed(address).await;
     }
     let zombies = support::zombies();
     assert!(zombies.is_empty(), "{zombies:?}");
@@ -429,7 +429,7 @@ async fn a_pod_that_is_removed_while_it_starts_leaves_nothing() {
     node.runtime.remove_pod(&pod).await;
     assert!(matches!(starting.await.unwrap(), Err(StartError::System { .. })));
     assert!(node.runtime.containers().is_empty() && node.runtime.known_pod_uids().is_empty());
-    assert!(std::net::TcpListener::bind(address).is_ok());
+    freed(address).await;
     assert_eq!(fs::read_dir(node.folder.path().join("state/runs")).unwrap().count(), 0);
 }
 

@@ -17,7 +17,7 @@ mod user;
 
 use std::{
     env,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU8, Ordering},
@@ -52,13 +52,15 @@ pub fn shared() -> Option<PathBuf> {
     there.then_some(folder)
 }
 
-/// An address at which nobody listens: a port of an address of this machine's own that nobody else
-/// uses, so that no other test is given it, neither for a listener nor for a connection.
+/// An address at which nobody listens: of an address of this machine's own that nobody else uses, so
+/// that no other test is given it, a port that the system gives to no connection. Asked for without
+/// a listener, which a process that another test begins at that moment would hold, too.
 pub fn free_address() -> SocketAddr {
     static GIVEN: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, high | 1, low, GIVEN.fetch_add(1, Ordering::Relaxed));
-    TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
+    let mut addresses = (20_000..30_000).map(|port| SocketAddr::from((own, port)));
+    addresses.find(|address| TcpStream::connect(address).is_err()).unwrap()
 }
 
 /// Waits until `condition` gives a value.

@@ -195,13 +195,25 @@ fn signed(text: &str) -> Vec<u8> {
     sign(&wasm, &issuer(), &statement).unwrap()
 }
 
-/// An address at which nobody listens: a port of an address of this machine's own that nobody else
-/// uses, so that no other test is given it, neither for a listener nor for a connection.
+/// An address at which nobody listens: of an address of this machine's own that nobody else uses, so
+/// that no other test is given it, a port that the system gives to no connection. Asked for without
+/// a listener, which a process that another test begins at that moment would hold, too.
 pub fn free_address() -> SocketAddr {
     static GIVEN: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, high | 1, low, GIVEN.fetch_add(1, Ordering::Relaxed));
-    std::net::TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
+    let mut addresses = (20_000..30_000).map(|port| SocketAddr::from((own, port)));
+    addresses.find(|address| std::net::TcpStream::connect(address).is_err()).unwrap()
+}
+
+/// Waits until nobody has an address any more. A process that another test begins at that moment
+/// may hold it until it has become another program.
+pub async fn freed(address: SocketAddr) {
+    let begin = std::time::Instant::now();
+    while std::net::TcpListener::bind(address).is_err() {
+        assert!(begin.elapsed() < SOON, "{address} is not free again");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// An actor that does what the request's last byte says: `E` never comes back, `L` computes for
