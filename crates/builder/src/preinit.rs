@@ -190,7 +190,7 @@ fn load(wasm: &[u8], shape: &Shape, door: Door) -> Result<Vec<u8>, BuildError> {
     let limits = Limits { memory_bytes: usize::MAX, ..Limits::default() };
     let deadline = Instant::now() + LOAD_TIME;
     let call = Call { message, ..Call::default() };
-    let stopped = |stop: Stop| BuildError::Load { reason: stop.to_string() };
+    let stopped = |stop: Stop| BuildError::Load { reason: stop.explanation() };
     let mut sandbox = Sandbox::new(&engine, &pre, limits, call, deadline).map_err(stopped)?;
     let before = sandbox
         .enter(deadline, |store, instance| globals(store, instance, shape))

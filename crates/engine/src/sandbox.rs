@@ -66,6 +66,14 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// What happened, in words, with the host's own reason where there is one.
+    pub fn explanation(&self) -> String {
+        match self {
+            Self::Host(error) => format!("{self}: {error:#}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// A stable word for metrics.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -141,7 +141,7 @@ impl Command {
         let ended = |stop: Stop| match stop {
             Stop::OutOfMemory => CommandError::OutOfMemory,
             Stop::Host(error) => CommandError::Stopped(format!("{error:#}")),
-            stop => CommandError::Stopped(stop.to_string()),
+            stop => CommandError::Stopped(stop.explanation()),
         };
         let mut sandbox =
             Sandbox::new(&self.engine, &self.pre, self.limits, self.wasi, never).map_err(ended)?;

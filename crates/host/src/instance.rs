@@ -245,8 +245,7 @@ impl Ending {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Guest(text) => format!("the actor failed: {text}"),
-            Self::Stop(Stop::Host(error)) => format!("the guest was ended by the host: {error}"),
-            Self::Stop(stop) => stop.to_string(),
+            Self::Stop(stop) => stop.explanation(),
         }
     }
 
