@@ -24,9 +24,10 @@ pub(crate) enum Walk {
     Channels,
     /// The same in legs, which are summed up in the output.
     ChannelsInLegs,
-    /// Window rows of so many neighbouring columns, an offset each.
+    /// Window rows of so many neighbouring columns, at the offset of the first.
     Rows(u64),
-    /// Window rows of so many columns, the odd ones `stride` behind the even ones.
+    /// Window rows of so many columns at the offset of the first, the odd ones `stride` behind the
+    /// even ones.
     SplitRows(u64),
     /// An offset a step.
     Table,
@@ -347,8 +348,9 @@ impl<'a> Writer<'a> {
             }
         }
         match self.walk {
-            Walk::Rows(_) | Walk::SplitRows(_) => self.advance(OFFSET, 4),
-            Walk::Table => self.advance(OFFSET, 4 * turn as i32),
+            Walk::Rows(_) | Walk::SplitRows(_) | Walk::Table => {
+                self.advance(OFFSET, 4 * turn as i32);
+            }
             Walk::Channels | Walk::ChannelsInLegs => {}
         }
         self.advance(WEIGHT, (turn * WEIGHTS) as i32);

@@ -1,9 +1,9 @@
 //! The instructions of a wide strip: four neighbouring pixels by twelve output channels at a time.
 //!
-//! A reduction step loads one vector of pixels of one input channel and, for each of twelve
-//! channels, its weight into all lanes, and adds the products to twelve sums. Twelve sums hide the
-//! latency of two multiply-adds a cycle, and a step is 24 instructions beside its pixels: nearly all
-//! that the core can do.
+//! A reduction step loads one vector of pixels of one input channel, or of a window's tap in it, and
+//! for each of twelve channels its weight into all lanes, and adds the products to twelve sums.
+//! Twelve sums hide the latency of two multiply-adds a cycle, and a step is 24 instructions beside
+//! its pixels: nearly all that the core can do.
 //!
 //! What the engine, Cranelift, needs for exactly these instructions:
 //! - A load becomes part of the instruction that spreads it only if its value goes into one sum and
@@ -16,8 +16,18 @@
 
 use wasm_encoder::{BlockType, Function, InstructionSink, MemArg, ValType};
 
-/// The function's name.
-pub(crate) const NAME: &str = "graphlet_strip_wide";
+/// How a reduction walks over the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    /// A step a channel, `stride` apart.
+    Channels,
+    /// An offset a step.
+    Taps,
+}
+
+/// The functions by name.
+const NAMES: [(&str, Walk); 2] =
+    [("graphlet_strip_wide", Walk::Channels), ("graphlet_strip_wide_taps", Walk::Taps)];
 
 /// Fields of `Wide` in `src/wide.rs`, by their place in 32-bit memory.
 mod field {
@@ -42,10 +52,11 @@ mod field {
     pub(super) const AHEAD_LINES: u64 = 72;
     pub(super) const AHEAD_EACH: u64 = 76;
     pub(super) const TOUCHED: u64 = 80;
+    pub(super) const OFFSETS: u64 = 84;
 }
 
-/// Where the function looks for the fields of `Wide`, in the order in which it has them.
-pub(crate) const FIELDS: [u64; 21] = [
+/// Where the functions look for the fields of `Wide`, in the order in which it has them.
+pub(crate) const FIELDS: [u64; 22] = [
     field::INPUT,
     field::STRIDE,
     field::STEPS,
@@ -67,9 +78,10 @@ pub(crate) const FIELDS: [u64; 21] = [
     field::AHEAD_LINES,
     field::AHEAD_EACH,
     field::TOUCHED,
+    field::OFFSETS,
 ];
 
-/// The function's local variables.
+/// The functions' local variables.
 mod local {
     /// The argument.
     pub(super) const WIDE: u32 = 0;
@@ -96,12 +108,14 @@ mod local {
     pub(super) const AHEAD_LINES: u32 = 17;
     pub(super) const AHEAD_NOW: u32 = 18;
     pub(super) const TOUCHED: u32 = 19;
-    pub(super) const NUMBERS: u32 = 19;
+    /// The distance of the turn's first step from the input.
+    pub(super) const OFFSET: u32 = 20;
+    pub(super) const NUMBERS: u32 = 20;
     /// Vectors.
-    pub(super) const PIXELS: u32 = 20;
-    pub(super) const LOW: u32 = 21;
-    pub(super) const HIGH: u32 = 22;
-    pub(super) const SLOTS: u32 = 23;
+    pub(super) const PIXELS: u32 = 21;
+    pub(super) const LOW: u32 = 22;
+    pub(super) const HIGH: u32 = 23;
+    pub(super) const SLOTS: u32 = 24;
     pub(super) const VECTORS: u32 = 3 + super::SLOTS;
 }
 
@@ -123,17 +137,22 @@ fn slot(channel: u32, steps: u32) -> u32 {
     local::SLOTS + (channel + SLOTS - steps % SLOTS) % SLOTS
 }
 
-/// The function. With `relaxed` a multiply-add is one instruction, else two.
-pub(crate) fn function(relaxed: bool) -> (&'static str, Function) {
-    let locals = [(local::NUMBERS, ValType::I32), (local::VECTORS, ValType::V128)];
-    let mut function = Function::new(locals);
-    Writer { code: function.instructions(), relaxed }.write();
-    (NAME, function)
+/// All functions. With `relaxed` a multiply-add is one instruction, else two.
+pub(crate) fn functions(relaxed: bool) -> Vec<(&'static str, Function)> {
+    NAMES.into_iter().map(|(name, walk)| (name, wide(walk, relaxed))).collect()
 }
 
-/// Writes the function.
+fn wide(walk: Walk, relaxed: bool) -> Function {
+    let locals = [(local::NUMBERS, ValType::I32), (local::VECTORS, ValType::V128)];
+    let mut function = Function::new(locals);
+    Writer { code: function.instructions(), walk, relaxed }.write();
+    function
+}
+
+/// Writes one function.
 struct Writer<'a> {
     code: InstructionSink<'a>,
+    walk: Walk,
     relaxed: bool,
 }
 
@@ -209,8 +228,11 @@ impl<'a> Writer<'a> {
 
     /// The sums of a tile's products.
     fn reduce(&mut self) {
-        use local::{INPUT, LEFT, MORE_WEIGHT, PIXEL, WEIGHT};
-        self.code.local_get(INPUT).local_set(PIXEL);
+        use local::{INPUT, LEFT, MORE_WEIGHT, OFFSET, PIXEL, WEIGHT};
+        match self.walk {
+            Walk::Channels => self.code.local_get(INPUT).local_set(PIXEL),
+            Walk::Taps => self.field(field::OFFSETS).local_set(OFFSET),
+        };
         self.field(field::WEIGHTS).local_set(WEIGHT);
         self.field(field::MORE_WEIGHTS).local_set(MORE_WEIGHT);
         self.field(field::STEPS).local_set(LEFT);
@@ -227,6 +249,9 @@ impl<'a> Writer<'a> {
         let bytes = (u64::from(TURN) * WEIGHTS) as i32;
         self.advance(WEIGHT, bytes);
         self.advance(MORE_WEIGHT, bytes);
+        if self.walk == Walk::Taps {
+            self.advance(OFFSET, (u64::from(TURN) * VALUE) as i32);
+        }
         self.advance(LEFT, -(TURN as i32));
         self.code.local_get(LEFT).i32_const(0).i32_le_s().br_if(1);
         self.put_back(TURN);
@@ -258,7 +283,12 @@ impl<'a> Writer<'a> {
 
     /// Adds the products of four pixels and twelve weights to the sums.
     fn step(&mut self, step: u32) {
-        use local::{MORE_WEIGHT, PIXEL, PIXELS, STRIDE, WEIGHT};
+        use local::{INPUT, MORE_WEIGHT, OFFSET, PIXEL, PIXELS, STRIDE, WEIGHT};
+        if self.walk == Walk::Taps {
+            let place = u64::from(step) * VALUE;
+            self.code.local_get(INPUT).local_get(OFFSET).i32_load(at(place));
+            self.code.i32_add().local_set(PIXEL);
+        }
         self.code.local_get(PIXEL).v128_load(at(0)).local_set(PIXELS);
         for channel in 0..CHANNELS {
             let from = if channel < BLOCK { WEIGHT } else { MORE_WEIGHT };
@@ -272,7 +302,9 @@ impl<'a> Writer<'a> {
             }
             self.code.local_set(slot(channel, step + 1));
         }
-        self.code.local_get(PIXEL).local_get(STRIDE).i32_add().local_set(PIXEL);
+        if self.walk == Walk::Channels {
+            self.code.local_get(PIXEL).local_get(STRIDE).i32_add().local_set(PIXEL);
+        }
     }
 
     /// Goes through the channels with [`local::TO`] at their outputs.

@@ -50,11 +50,11 @@ enum Plan {
     InPlace { chunk: usize },
     /// Panels of tiles.
     Panels(Panels),
-    /// Padded planes and one offset for each window row of three columns.
+    /// Padded planes whose window rows are three neighbouring columns.
     RowsOfThree(Padded),
-    /// Padded planes, even and odd columns apart, and one offset for each window row.
+    /// Padded planes, even and odd columns apart.
     SplitRows(Padded),
-    /// Padded planes and one offset for each tap.
+    /// Padded planes.
     Table(Padded),
 }
 
@@ -92,10 +92,9 @@ impl Plan {
         let (offsets, input) = match self {
             Self::InPlace { .. } => (0, 0),
             Self::Panels(panels) => (0, panels.len(conv)),
-            Self::RowsOfThree(padded) | Self::SplitRows(padded) => {
-                (conv.steps() / conv.columns.kernel, padded.len())
+            Self::RowsOfThree(padded) | Self::SplitRows(padded) | Self::Table(padded) => {
+                (conv.steps(), padded.len())
             }
-            Self::Table(padded) => (conv.steps(), padded.len()),
         };
         (offsets.next_multiple_of(LINE), input)
     }
@@ -113,15 +112,13 @@ pub(crate) unsafe fn conv2d(conv: &Conv2d, buffers: ConvBuffers) -> Result<(), K
     let (offsets, len) = plan.scratch(conv);
     scratch::with(offsets + len, |scratch| {
         let (offsets, input) = scratch.split_at_mut(offsets);
-        let table = match &plan {
-            Plan::InPlace { .. } | Plan::Panels(_) => None,
-            Plan::RowsOfThree(padded) | Plan::SplitRows(padded) => Some((padded, 1)),
-            Plan::Table(padded) => Some((padded, conv.columns.kernel)),
-        };
-        if let Some((padded, columns)) = table {
-            padded.write_offsets(columns, offsets);
-            // The padding, which nothing else writes.
-            input[..len].fill(0.0);
+        match &plan {
+            Plan::InPlace { .. } | Plan::Panels(_) => {}
+            Plan::RowsOfThree(padded) | Plan::SplitRows(padded) | Plan::Table(padded) => {
+                padded.write_offsets(offsets);
+                // The padding, which nothing else writes.
+                input[..len].fill(0.0);
+            }
         }
         for group in 0..conv.batch * conv.groups {
             // SAFETY: the caller's promise; a group's weights repeat for every image.
