@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 1x1, stride 1, no padding | the input where it lies | [`tile::pointwise`] |
 //! | 1x1 otherwise, with many channels, or on colliding planes | panels | [`tile::pointwise`] |
-//! | others on small maps with many output channels | panels | [`tile::pointwise`] |
+//! | others on small maps with many output channels, unless their width suits tiles | panels | [`tile::pointwise`] |
 //! | three columns at stride 1 | padded rows | [`tile::rows_of_three`] |
 //! | three, five, seven columns at stride 2 | padded rows, even and odd columns apart | [`tile::split_rows`] |
 //! | anything else | padded rows, split by the stride | [`tile::table`] |
@@ -28,10 +28,15 @@ const COLLISION_CHANNELS: usize = 160;
 /// is faster from panels: 5 to 20 % on ResNet50's layers. With fewer the copy costs what it saves.
 const PANEL_CHANNELS: usize = 128;
 
-/// Widest map, and fewest output channels, for which a window's input is copied to panels: rows of
-/// a few pixels leave tiles half empty, and each value is copied once for each tap.
+/// Widest map, and fewest output channels, for which a window's input may be copied to panels: rows
+/// of a few pixels leave tiles half empty, and each value is copied once for each tap.
 const SMALL_WIDTH: usize = 14;
 const PANEL_OUTPUTS: usize = 64;
+
+/// Output channels that take as long as the copy. It pays where the empty places of tiles take
+/// longer: panels are a fifth slower than padded rows with 64 channels on maps of 14x14, as fast with
+/// 192, and a tenth faster with 256.
+const COPY_OUTPUTS: usize = 20;
 
 /// The buffers of a convolution, as the C symbols describe them.
 #[derive(Clone, Copy)]
@@ -71,7 +76,11 @@ impl Plan {
             }
             return Ok(Self::Panels(Panels::plan(conv)?));
         }
-        if columns.output <= SMALL_WIDTH && conv.group_outputs >= PANEL_OUTPUTS {
+        let empty = columns.output.next_multiple_of(PIXELS) - columns.output;
+        if columns.output <= SMALL_WIDTH
+            && conv.group_outputs >= PANEL_OUTPUTS
+            && empty * conv.group_outputs > COPY_OUTPUTS * columns.output
+        {
             return Ok(Self::Panels(Panels::plan(conv)?));
         }
         let padded = Padded::plan(channels, rows, columns)?;
@@ -321,12 +330,19 @@ mod tests {
             (64, 8, 56, 1, 2, "panels"),
             (64, 8, 1, 1, 1, "panels"),
             (64, 32, 14, 3, 1, "rows of three"),
-            (64, 64, 14, 3, 1, "panels"),
+            (64, 64, 14, 3, 1, "rows of three"),
+            (64, 192, 14, 3, 1, "panels"),
+            (64, 96, 13, 3, 1, "panels"),
+            (64, 512, 12, 3, 1, "rows of three"),
+            (64, 128, 14, 3, 2, "split rows"),
+            (64, 160, 14, 3, 2, "panels"),
             (64, 64, 28, 3, 1, "rows of three"),
             (64, 32, 14, 3, 2, "split rows"),
             (3, 64, 224, 7, 2, "split rows"),
             (64, 32, 14, 5, 1, "table"),
-            (64, 64, 14, 5, 1, "panels"),
+            (64, 64, 14, 5, 1, "table"),
+            (64, 256, 14, 5, 1, "panels"),
+            (64, 64, 3, 5, 1, "panels"),
         ] {
             let got = match Plan::new(&square(inputs, outputs, side, kernel, stride)) {
                 Ok(Plan::InPlace { .. }) => "in place",

@@ -59,8 +59,12 @@ pub(crate) struct Sweep {
     pub(crate) more_weights: usize,
 }
 
-/// Runs one of the functions below, then the curve if the activation is one: block by block, so
-/// that its pass finds the outputs in a cache.
+/// Most bytes of output that wait for a curve: what [`wide`] gains with more, their way back from
+/// the second-level cache takes.
+const CURVE_BYTES: usize = 128 * 1024;
+
+/// Runs one of the functions below, then the curve if the activation is one: a few channels at a
+/// time, as many as [`wide`] takes or a block, so that its pass finds the outputs in a cache.
 ///
 /// # Safety
 /// As the function says; `sweep.clamp` is the activation's.
@@ -69,16 +73,16 @@ pub(crate) unsafe fn activated(
     activation: &Activation,
     function: unsafe fn(&Sweep),
 ) {
-    // SAFETY: the caller's promise, and for each block its part of weights, bias, output and
-    // residual.
+    // SAFETY: the caller's promise, and for each few channels, which are whole blocks, their part of
+    // weights, bias, output and residual.
     unsafe {
         if !activation.is_curve() {
             return function(sweep);
         }
-        let blocks = sweep.channels.div_ceil(CHANNELS);
-        for block in 0..blocks {
-            let first = block * CHANNELS;
-            let channels = (sweep.channels - first).min(CHANNELS);
+        let many = 4 * wide::GROUPS * sweep.rows * sweep.columns <= CURVE_BYTES;
+        let few = if many { wide::GROUPS } else { CHANNELS };
+        for first in (0..sweep.channels).step_by(few) {
+            let channels = (sweep.channels - first).min(few);
             let output = sweep.output.add(first * sweep.output_plane);
             function(&Sweep {
                 weights: sweep.weights.add(first * sweep.steps),
@@ -89,7 +93,8 @@ pub(crate) unsafe fn activated(
                     false => sweep.residual.add(first * sweep.output_plane),
                 },
                 channels,
-                more_weights: (blocks - block - 1) * CHANNELS * sweep.steps,
+                more_weights: (sweep.channels - first - channels).next_multiple_of(CHANNELS)
+                    * sweep.steps,
                 ..*sweep
             });
             for channel in 0..channels {

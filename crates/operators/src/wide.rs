@@ -14,7 +14,7 @@ const WIDTH: usize = 4;
 /// Output channels that are summed up together, and those of two such groups, which are whole
 /// blocks.
 const GROUP: usize = 12;
-const GROUPS: usize = 24;
+pub(crate) const GROUPS: usize = 24;
 
 /// Fewest taps with which it pays: nine take up to a tenth longer than by [`crate::strip`], eighteen
 /// as long, 27 three hundredths less, hundreds a tenth less.

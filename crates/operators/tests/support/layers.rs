@@ -1,6 +1,6 @@
 //! Layer shapes that every variant must compute.
 
-use super::{Case, RELU, RELU6, Window};
+use super::{Case, Epilogue, RELU, RELU6, Window};
 
 /// The layer shapes of MobileNetV2, SqueezeNet 1.0 and ResNet50 with fewer channels, and shapes
 /// at the edges of the drivers' choices.
@@ -117,6 +117,24 @@ pub fn layers() -> Vec<Case> {
                 columns,
                 residual: true,
                 end: RELU6,
+            });
+        }
+    }
+    // Curves, a few channels at a time: 24 on small maps, eight on large ones; several chunks.
+    for (inputs, outputs, side, kernel) in
+        [(16, 77, 36, 1), (16, 29, 38, 1), (300, 60, 20, 1), (9, 53, 21, 3), (40, 27, 48, 3)]
+    {
+        for residual in [false, true] {
+            let window = Window::same(side, kernel, 1);
+            cases.push(Case::Conv {
+                batch: 1,
+                inputs,
+                outputs,
+                groups: 1,
+                rows: window,
+                columns: window,
+                residual,
+                end: Epilogue { code: 4, low: 0.0, high: 0.0 },
             });
         }
     }
