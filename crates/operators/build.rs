@@ -9,6 +9,8 @@
 mod depthwise;
 #[path = "build/object.rs"]
 mod object;
+#[path = "build/phrases.rs"]
+mod phrases;
 #[path = "build/strip.rs"]
 mod strip;
 #[path = "build/wide.rs"]

@@ -14,7 +14,9 @@
 //!   with each step ([`slot`]), so that each of them stays in one register and none is copied. A
 //!   turn's end, and its steps when the last turn is not whole, put them back.
 
-use wasm_encoder::{BlockType, Function, InstructionSink, MemArg, ValType};
+use wasm_encoder::{BlockType, Function, InstructionSink, ValType};
+
+use crate::phrases::{Ahead, Phrases, at};
 
 /// How a reduction walks over the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +110,8 @@ mod local {
     pub(super) const AHEAD_LINES: u32 = 17;
     pub(super) const AHEAD_NOW: u32 = 18;
     pub(super) const TOUCHED: u32 = 19;
+    pub(super) const READ_AHEAD: super::Ahead =
+        super::Ahead { from: AHEAD, left: AHEAD_LINES, now: AHEAD_NOW, touched: TOUCHED };
     /// The distance of the turn's first step from the input.
     pub(super) const OFFSET: u32 = 20;
     pub(super) const NUMBERS: u32 = 20;
@@ -126,11 +130,10 @@ const BLOCK: u32 = 8;
 const SLOTS: u32 = CHANNELS + 1;
 /// Steps in a turn.
 const TURN: u32 = 13;
-/// Bytes of a value, of a tile's row, of a step's weights in a block, and of a cache line.
+/// Bytes of a value, of a tile's row, and of a step's weights in a block.
 const VALUE: u64 = 4;
 const TILE: i32 = 16;
 const WEIGHTS: u64 = 32;
-const LINE: i32 = 64;
 
 /// Where a channel's sum is after so many steps of a turn.
 fn slot(channel: u32, steps: u32) -> u32 {
@@ -156,11 +159,6 @@ struct Writer<'a> {
     relaxed: bool,
 }
 
-fn at(offset: u64) -> MemArg {
-    // Values are aligned for `f32` at least.
-    MemArg { offset, align: 2, memory_index: 0 }
-}
-
 impl<'a> Writer<'a> {
     fn write(mut self) {
         use local::{ADDS, INPUT, MORE_OUTPUT, NEXT, OTHER_NEXT, OUTPUT, RESIDUAL, TILES};
@@ -177,18 +175,18 @@ impl<'a> Writer<'a> {
             (local::AHEAD, field::AHEAD),
             (local::AHEAD_LINES, field::AHEAD_LINES),
         ] {
-            self.field(offset).local_set(name);
+            self.code.field(offset).local_set(name);
         }
         self.code.local_get(ADDS).local_get(OUTPUT).i32_sub().local_set(RESIDUAL);
         self.code.loop_(BlockType::Empty);
-        self.read_ahead();
+        self.code.read_ahead(local::READ_AHEAD, field::AHEAD_EACH);
         self.reduce();
         self.finish();
         self.code.local_get(INPUT).local_get(NEXT).i32_add().local_set(INPUT);
         self.code.local_get(NEXT).local_get(OTHER_NEXT).local_set(NEXT).local_set(OTHER_NEXT);
-        self.advance(OUTPUT, TILE);
-        self.advance(MORE_OUTPUT, TILE);
-        self.advance(TILES, -1);
+        self.code.advance(OUTPUT, TILE);
+        self.code.advance(MORE_OUTPUT, TILE);
+        self.code.advance(TILES, -1);
         self.code.local_get(TILES).br_if(0).end();
         for (name, offset) in [
             (local::AHEAD, field::AHEAD),
@@ -200,42 +198,16 @@ impl<'a> Writer<'a> {
         self.code.end();
     }
 
-    /// Puts a field on the stack.
-    fn field(&mut self, offset: u64) -> &mut InstructionSink<'a> {
-        self.code.local_get(local::WIDE).i32_load(at(offset))
-    }
-
-    fn advance(&mut self, name: u32, by: i32) {
-        self.code.local_get(name).i32_const(by).i32_add().local_set(name);
-    }
-
-    /// Reads a few cache lines, so that they arrive while the next sums are made. What is not used
-    /// the engine would not read.
-    fn read_ahead(&mut self) {
-        use local::{AHEAD, AHEAD_LINES as LEFT, AHEAD_NOW as NOW, TOUCHED};
-        self.code.local_get(LEFT).if_(BlockType::Empty);
-        self.field(field::AHEAD_EACH).local_set(NOW);
-        self.code.local_get(LEFT).local_get(NOW).i32_lt_u().if_(BlockType::Empty);
-        self.code.local_get(LEFT).local_set(NOW).end();
-        self.code.local_get(LEFT).local_get(NOW).i32_sub().local_set(LEFT);
-        self.code.loop_(BlockType::Empty);
-        self.code.local_get(TOUCHED).local_get(AHEAD).i32_load(at(0)).i32_or();
-        self.code.local_set(TOUCHED);
-        self.advance(AHEAD, LINE);
-        self.advance(NOW, -1);
-        self.code.local_get(NOW).br_if(0).end().end();
-    }
-
     /// The sums of a tile's products.
     fn reduce(&mut self) {
         use local::{INPUT, LEFT, MORE_WEIGHT, OFFSET, PIXEL, WEIGHT};
         match self.walk {
             Walk::Channels => self.code.local_get(INPUT).local_set(PIXEL),
-            Walk::Taps => self.field(field::OFFSETS).local_set(OFFSET),
+            Walk::Taps => self.code.field(field::OFFSETS).local_set(OFFSET),
         };
-        self.field(field::WEIGHTS).local_set(WEIGHT);
-        self.field(field::MORE_WEIGHTS).local_set(MORE_WEIGHT);
-        self.field(field::STEPS).local_set(LEFT);
+        self.code.field(field::WEIGHTS).local_set(WEIGHT);
+        self.code.field(field::MORE_WEIGHTS).local_set(MORE_WEIGHT);
+        self.code.field(field::STEPS).local_set(LEFT);
         for channel in 0..SLOTS {
             self.code.v128_const(0).local_set(slot(channel, 0));
         }
@@ -247,12 +219,12 @@ impl<'a> Writer<'a> {
             self.code.end();
         }
         let bytes = (u64::from(TURN) * WEIGHTS) as i32;
-        self.advance(WEIGHT, bytes);
-        self.advance(MORE_WEIGHT, bytes);
+        self.code.advance(WEIGHT, bytes);
+        self.code.advance(MORE_WEIGHT, bytes);
         if self.walk == Walk::Taps {
-            self.advance(OFFSET, (u64::from(TURN) * VALUE) as i32);
+            self.code.advance(OFFSET, (u64::from(TURN) * VALUE) as i32);
         }
-        self.advance(LEFT, -(TURN as i32));
+        self.code.advance(LEFT, -(TURN as i32));
         self.code.local_get(LEFT).i32_const(0).i32_le_s().br_if(1);
         self.put_back(TURN);
         self.code.br(0).end().end();
@@ -324,14 +296,14 @@ impl<'a> Writer<'a> {
     fn finish(&mut self) {
         use local::{ADDS, HIGH, LOW, MORE_WEIGHT, RESIDUAL, TO, WEIGHT};
         let sum = |channel| slot(channel, 0);
-        self.field(field::CONTINUES).if_(BlockType::Empty);
+        self.code.field(field::CONTINUES).if_(BlockType::Empty);
         self.each(|writer, channel| {
             writer.code.local_get(sum(channel)).local_get(TO).v128_load(at(0)).f32x4_add();
             writer.code.local_set(sum(channel));
         });
         self.code.else_();
-        self.field(field::BIAS).local_set(WEIGHT);
-        self.field(field::MORE_BIAS).local_set(MORE_WEIGHT);
+        self.code.field(field::BIAS).local_set(WEIGHT);
+        self.code.field(field::MORE_BIAS).local_set(MORE_WEIGHT);
         for channel in 0..CHANNELS {
             let from = if channel < BLOCK { WEIGHT } else { MORE_WEIGHT };
             let place = u64::from(channel % BLOCK) * VALUE;
