@@ -9,6 +9,8 @@
 mod depthwise;
 #[path = "build/object.rs"]
 mod object;
+#[path = "build/phrases.rs"]
+mod phrases;
 #[path = "build/strip.rs"]
 mod strip;
 #[path = "build/wide.rs"]
@@ -31,7 +33,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     let relaxed = has("relaxed-simd");
     let mut functions = strip::functions(relaxed);
     functions.extend(depthwise::functions(relaxed));
-    functions.push(wide::function(relaxed));
+    functions.extend(wide::functions(relaxed));
     let object = object::write(&functions);
     let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     // The crate compares these with the structures that it is compiled with: cargo, which goes by

@@ -5,7 +5,9 @@
 //! engine needs is what `strip.rs` says: an exit test behind each input row, which ends a window
 //! below the input too, and sums that are used in the order in which they are made.
 
-use wasm_encoder::{BlockType, Function, InstructionSink, MemArg, ValType};
+use wasm_encoder::{BlockType, Function, InstructionSink, ValType};
+
+use crate::phrases::{Phrases, at};
 
 /// The functions by name, with their stride.
 pub(crate) const NAMES: [(&str, u32); 2] =
@@ -124,11 +126,6 @@ struct Writer<'a> {
     relaxed: bool,
 }
 
-fn at(offset: u64) -> MemArg {
-    // Values are aligned for `f32` at least.
-    MemArg { offset, align: 2, memory_index: 0 }
-}
-
 /// Lanes of two vectors, of which the second's begin at 4, as bytes.
 fn lanes(lanes: [u8; 4]) -> [u8; 16] {
     std::array::from_fn(|i| 4 * lanes[i / 4] + i as u8 % 4)
@@ -146,15 +143,15 @@ impl<'a> Writer<'a> {
             (OUTPUT_ROW, field::OUTPUT_ROW),
             (ADDS, field::RESIDUAL),
         ] {
-            self.field(offset).local_set(name);
+            self.code.field(offset).local_set(name);
         }
         self.code.local_get(ADDS).local_get(Y).i32_sub().local_set(RESIDUAL);
         self.spread(local::PLANES, field::LOW, local::LOW);
         self.spread(local::PLANES, field::HIGH, local::HIGH);
         self.code.loop_(BlockType::Empty);
         self.weights();
-        self.field(field::START).local_set(SOURCE);
-        self.field(field::OUTPUT_HEIGHT).local_set(ROWS);
+        self.code.field(field::START).local_set(SOURCE);
+        self.code.field(field::OUTPUT_HEIGHT).local_set(ROWS);
         self.code.block(BlockType::Empty);
         self.code.local_get(ROWS).i32_const(2).i32_lt_u().br_if(0);
         self.code.loop_(BlockType::Empty);
@@ -164,26 +161,17 @@ impl<'a> Writer<'a> {
         self.rows(1);
         self.code.end();
         self.code.local_get(X);
-        self.field(field::HEIGHT);
-        self.field(field::ROW).i32_mul().i32_add().local_set(X);
-        self.advance(WEIGHTS, 9 * VALUE as i32);
-        self.advance(BIAS, VALUE as i32);
-        self.advance(COUNT, -1);
+        self.code.field(field::HEIGHT);
+        self.code.field(field::ROW).i32_mul().i32_add().local_set(X);
+        self.code.advance(WEIGHTS, 9 * VALUE as i32);
+        self.code.advance(BIAS, VALUE as i32);
+        self.code.advance(COUNT, -1);
         self.code.local_get(COUNT).br_if(0).end();
         self.code.end();
     }
 
-    /// Puts a field on the stack.
-    fn field(&mut self, offset: u64) -> &mut InstructionSink<'a> {
-        self.code.local_get(local::PLANES).i32_load(at(offset))
-    }
-
     fn spread(&mut self, from: u32, offset: u64, to: u32) {
         self.code.local_get(from).v128_load32_splat(at(offset)).local_set(to);
-    }
-
-    fn advance(&mut self, name: u32, by: i32) {
-        self.code.local_get(name).i32_const(by).i32_add().local_set(name);
     }
 
     /// Spreads the plane's nine weights and its bias.
@@ -207,38 +195,38 @@ impl<'a> Writer<'a> {
         // Rows above and below the input are zeros.
         for (i, row) in (0..).zip(window) {
             self.code.local_get(X).local_get(SOURCE).i32_const(i).i32_add();
-            self.field(field::ROW).i32_mul().i32_add();
-            self.field(field::ZEROS).local_get(SOURCE).i32_const(i).i32_add();
-            self.field(field::HEIGHT).i32_lt_u().select().local_set(*row);
+            self.code.field(field::ROW).i32_mul().i32_add();
+            self.code.field(field::ZEROS).local_get(SOURCE).i32_const(i).i32_add();
+            self.code.field(field::HEIGHT).i32_lt_u().select().local_set(*row);
         }
-        self.field(field::HEIGHT).local_get(SOURCE).i32_sub().local_set(DEPTH);
+        self.code.field(field::HEIGHT).local_get(SOURCE).i32_sub().local_set(DEPTH);
         self.code.local_get(Y).local_set(OUTPUT);
         let step = VECTOR * self.stride as i32;
-        self.field(field::LEFT).if_(BlockType::Empty);
+        self.code.field(field::LEFT).if_(BlockType::Empty);
         self.tile(rows, Edge::Left);
         for row in window {
-            self.advance(*row, step - VALUE as i32);
+            self.code.advance(*row, step - VALUE as i32);
         }
-        self.advance(OUTPUT, VECTOR);
+        self.code.advance(OUTPUT, VECTOR);
         self.code.end();
-        self.field(field::INNER).local_tee(INNER).if_(BlockType::Empty);
+        self.code.field(field::INNER).local_tee(INNER).if_(BlockType::Empty);
         self.code.loop_(BlockType::Empty);
         self.tile(rows, Edge::None);
         for row in window {
-            self.advance(*row, step);
+            self.code.advance(*row, step);
         }
-        self.advance(OUTPUT, VECTOR);
-        self.advance(INNER, -1);
+        self.code.advance(OUTPUT, VECTOR);
+        self.code.advance(INNER, -1);
         self.code.local_get(INNER).br_if(0).end().end();
         let shift = self.stride.trailing_zeros() as i32;
         for row in window {
             self.code.local_get(*row);
-            self.field(field::BACK).i32_const(shift).i32_shl();
+            self.code.field(field::BACK).i32_const(shift).i32_shl();
             self.code.i32_sub().local_set(*row);
         }
         self.code.local_get(OUTPUT);
-        self.field(field::BACK).i32_sub().local_set(OUTPUT);
-        self.field(field::RIGHT).if_(BlockType::Empty);
+        self.code.field(field::BACK).i32_sub().local_set(OUTPUT);
+        self.code.field(field::RIGHT).if_(BlockType::Empty);
         self.tile(rows, Edge::Right);
         self.code.else_();
         self.tile(rows, Edge::None);
@@ -246,8 +234,8 @@ impl<'a> Writer<'a> {
         for _ in 0..rows {
             self.code.local_get(Y).local_get(OUTPUT_ROW).i32_add().local_set(Y);
         }
-        self.advance(SOURCE, (self.stride * rows) as i32);
-        self.advance(ROWS, -(rows as i32));
+        self.code.advance(SOURCE, (self.stride * rows) as i32);
+        self.code.advance(ROWS, -(rows as i32));
     }
 
     /// One tile of four columns.

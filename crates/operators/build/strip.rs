@@ -15,7 +15,9 @@
 //! - A load into all lanes becomes three instructions by way of a scalar register, a lane of a
 //!   vector one.
 
-use wasm_encoder::{BlockType, Function, InstructionSink, MemArg, ValType};
+use wasm_encoder::{BlockType, Function, InstructionSink, ValType};
+
+use crate::phrases::{Ahead, Phrases, at};
 
 /// How a reduction walks over the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +26,10 @@ pub(crate) enum Walk {
     Channels,
     /// The same in legs, which are summed up in the output.
     ChannelsInLegs,
-    /// Window rows of so many neighbouring columns, an offset each.
+    /// Window rows of so many neighbouring columns, at the offset of the first.
     Rows(u64),
-    /// Window rows of so many columns, the odd ones `stride` behind the even ones.
+    /// Window rows of so many columns at the offset of the first, the odd ones `stride` behind the
+    /// even ones.
     SplitRows(u64),
     /// An offset a step.
     Table,
@@ -113,6 +116,8 @@ mod local {
     pub(super) const AHEAD_LINES: u32 = 23;
     pub(super) const AHEAD_NOW: u32 = 24;
     pub(super) const TOUCHED: u32 = 25;
+    pub(super) const READ_AHEAD: super::Ahead =
+        super::Ahead { from: AHEAD, left: AHEAD_LINES, now: AHEAD_NOW, touched: TOUCHED };
     pub(super) const NUMBERS: u32 = 25;
     /// Vectors.
     pub(super) const PIXELS: [u32; 2] = [26, 27];
@@ -125,11 +130,10 @@ mod local {
     pub(super) const VECTORS: u32 = 15;
 }
 
-/// Bytes of a vector, of a step's weights, of a tile's row, and of a cache line.
+/// Bytes of a vector, of a step's weights, and of a tile's row.
 const VECTOR: u64 = 16;
 const WEIGHTS: u64 = 32;
 const TILE: i32 = 32;
-const LINE: i32 = 64;
 /// Output channels that are summed up at a time.
 const CHANNELS: u32 = 4;
 /// Steps in a turn where no window row says how many.
@@ -177,11 +181,6 @@ struct Writer<'a> {
     relaxed: bool,
 }
 
-fn at(offset: u64) -> MemArg {
-    // Values are aligned for `f32` at least.
-    MemArg { offset, align: 2, memory_index: 0 }
-}
-
 fn sum(channel: u32, vector: u32) -> u32 {
     local::SUMS + 2 * channel + vector
 }
@@ -199,7 +198,7 @@ impl<'a> Writer<'a> {
             (local::AHEAD_LINES, field::AHEAD_LINES),
             (local::ADDS, field::RESIDUAL),
         ] {
-            self.field(offset).local_set(name);
+            self.code.field(offset).local_set(name);
         }
         self.code.local_get(local::ADDS).local_get(local::OUTPUT).i32_sub();
         self.code.local_set(local::RESIDUAL);
@@ -207,15 +206,15 @@ impl<'a> Writer<'a> {
         match self.walk {
             Walk::ChannelsInLegs => self.legs(),
             _ => {
-                self.field(field::WEIGHTS).local_set(local::WEIGHTS);
+                self.code.field(field::WEIGHTS).local_set(local::WEIGHTS);
                 self.spread_field(field::LOW, local::LOW);
                 self.spread_field(field::HIGH, local::HIGH);
                 self.blocks();
             }
         }
         self.code.local_get(local::INPUT).local_get(local::NEXT).i32_add().local_set(local::INPUT);
-        self.advance(local::OUTPUT, TILE);
-        self.advance(local::TILES, -1);
+        self.code.advance(local::OUTPUT, TILE);
+        self.code.advance(local::TILES, -1);
         self.code.local_get(local::TILES).br_if(0).end();
         for (name, offset) in [
             (local::AHEAD, field::AHEAD),
@@ -227,30 +226,21 @@ impl<'a> Writer<'a> {
         self.code.end();
     }
 
-    /// Puts a field on the stack.
-    fn field(&mut self, offset: u64) -> &mut InstructionSink<'a> {
-        self.code.local_get(local::STRIP).i32_load(at(offset))
-    }
-
     fn spread_field(&mut self, offset: u64, to: u32) {
         self.code.local_get(local::STRIP).v128_load32_splat(at(offset)).local_set(to);
-    }
-
-    fn advance(&mut self, name: u32, by: i32) {
-        self.code.local_get(name).i32_const(by).i32_add().local_set(name);
     }
 
     /// One tile leg by leg. All but the last leg leave bare sums in the output.
     fn legs(&mut self) {
         use local::{ADDS, HIGH, LEG_INPUT, LEG_LEFT, LEG_STEPS, LEG_WEIGHTS, LOW, WEIGHTS};
-        self.field(field::STEPS).local_set(LEG_LEFT);
-        self.field(field::WEIGHTS).local_set(LEG_WEIGHTS);
+        self.code.field(field::STEPS).local_set(LEG_LEFT);
+        self.code.field(field::WEIGHTS).local_set(LEG_WEIGHTS);
         self.code.local_get(local::INPUT).local_set(LEG_INPUT);
         self.code.loop_(BlockType::Empty);
         // The leg's steps: what is left, a leg at most.
         self.code.local_get(LEG_LEFT).local_set(LEG_STEPS);
-        self.field(field::LEG).local_get(LEG_LEFT).i32_lt_u().if_(BlockType::Empty);
-        self.field(field::LEG).local_set(LEG_STEPS);
+        self.code.field(field::LEG).local_get(LEG_LEFT).i32_lt_u().if_(BlockType::Empty);
+        self.code.field(field::LEG).local_set(LEG_STEPS);
         self.code.end();
         // The last leg ends as a sum in one piece does.
         self.code.i32_const(0).local_set(ADDS);
@@ -258,7 +248,7 @@ impl<'a> Writer<'a> {
             self.code.f32_const(value.into()).f32x4_splat().local_set(bound);
         }
         self.code.local_get(LEG_LEFT).local_get(LEG_STEPS).i32_eq().if_(BlockType::Empty);
-        self.field(field::RESIDUAL).local_set(ADDS);
+        self.code.field(field::RESIDUAL).local_set(ADDS);
         self.spread_field(field::LOW, LOW);
         self.spread_field(field::HIGH, HIGH);
         self.code.end();
@@ -275,34 +265,17 @@ impl<'a> Writer<'a> {
     /// The channels of one tile, four at a time.
     fn blocks(&mut self) {
         use local::{BIAS, CHANNELS as LEFT, OUTPUT, TO, WEIGHTS};
-        self.field(field::BIAS).local_set(BIAS);
-        self.field(field::CHANNELS).local_set(LEFT);
+        self.code.field(field::BIAS).local_set(BIAS);
+        self.code.field(field::CHANNELS).local_set(LEFT);
         self.code.local_get(OUTPUT).local_set(TO);
         self.code.loop_(BlockType::Empty);
-        self.read_ahead();
+        self.code.read_ahead(local::READ_AHEAD, field::AHEAD_EACH);
         self.reduce();
         self.finish();
-        self.advance(WEIGHTS, VECTOR as i32);
-        self.advance(BIAS, VECTOR as i32);
-        self.advance(LEFT, -(CHANNELS as i32));
+        self.code.advance(WEIGHTS, VECTOR as i32);
+        self.code.advance(BIAS, VECTOR as i32);
+        self.code.advance(LEFT, -(CHANNELS as i32));
         self.code.local_get(LEFT).i32_const(0).i32_gt_s().br_if(0).end();
-    }
-
-    /// Reads a few cache lines, so that they arrive while the next sums are made. What is not used
-    /// the engine would not read.
-    fn read_ahead(&mut self) {
-        use local::{AHEAD, AHEAD_LINES as LEFT, AHEAD_NOW as NOW, TOUCHED};
-        self.code.local_get(LEFT).if_(BlockType::Empty);
-        self.field(field::AHEAD_EACH).local_set(NOW);
-        self.code.local_get(LEFT).local_get(NOW).i32_lt_u().if_(BlockType::Empty);
-        self.code.local_get(LEFT).local_set(NOW).end();
-        self.code.local_get(LEFT).local_get(NOW).i32_sub().local_set(LEFT);
-        self.code.loop_(BlockType::Empty);
-        self.code.local_get(TOUCHED).local_get(AHEAD).i32_load(at(0)).i32_or();
-        self.code.local_set(TOUCHED);
-        self.advance(AHEAD, LINE);
-        self.advance(NOW, -1);
-        self.code.local_get(NOW).br_if(0).end().end();
     }
 
     /// The sums of four channels.
@@ -314,10 +287,10 @@ impl<'a> Writer<'a> {
         if legs {
             self.code.local_get(local::LEG_STEPS).local_set(LEFT);
         } else {
-            self.field(field::STEPS).local_set(LEFT);
+            self.code.field(field::STEPS).local_set(LEFT);
         }
         if !matches!(self.walk, Walk::Channels | Walk::ChannelsInLegs) {
-            self.field(field::OFFSETS).local_set(OFFSET);
+            self.code.field(field::OFFSETS).local_set(OFFSET);
         }
         if legs {
             for vector in 0..2 * CHANNELS {
@@ -340,18 +313,19 @@ impl<'a> Writer<'a> {
         for step in 0..turn {
             let (pixel, place) = self.pixel(step);
             self.step(pixel, place, step * WEIGHTS);
-            self.advance(LEFT, -1);
+            self.code.advance(LEFT, -1);
             self.code.local_get(LEFT).i32_eqz().br_if(1);
             if matches!(self.walk, Walk::Channels | Walk::ChannelsInLegs) {
                 self.code.local_get(PIXEL).local_get(local::STRIDE).i32_add().local_set(PIXEL);
             }
         }
         match self.walk {
-            Walk::Rows(_) | Walk::SplitRows(_) => self.advance(OFFSET, 4),
-            Walk::Table => self.advance(OFFSET, 4 * turn as i32),
+            Walk::Rows(_) | Walk::SplitRows(_) | Walk::Table => {
+                self.code.advance(OFFSET, 4 * turn as i32);
+            }
             Walk::Channels | Walk::ChannelsInLegs => {}
         }
-        self.advance(WEIGHT, (turn * WEIGHTS) as i32);
+        self.code.advance(WEIGHT, (turn * WEIGHTS) as i32);
         self.code.br(0).end().end();
     }
 

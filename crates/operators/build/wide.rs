@@ -1,9 +1,9 @@
 //! The instructions of a wide strip: four neighbouring pixels by twelve output channels at a time.
 //!
-//! A reduction step loads one vector of pixels of one input channel and, for each of twelve
-//! channels, its weight into all lanes, and adds the products to twelve sums. Twelve sums hide the
-//! latency of two multiply-adds a cycle, and a step is 24 instructions beside its pixels: nearly all
-//! that the core can do.
+//! A reduction step loads one vector of pixels of one input channel, or of a window's tap in it, and
+//! for each of twelve channels its weight into all lanes, and adds the products to twelve sums.
+//! Twelve sums hide the latency of two multiply-adds a cycle, and a step is 24 instructions beside
+//! its pixels: nearly all that the core can do.
 //!
 //! What the engine, Cranelift, needs for exactly these instructions:
 //! - A load becomes part of the instruction that spreads it only if its value goes into one sum and
@@ -14,10 +14,22 @@
 //!   with each step ([`slot`]), so that each of them stays in one register and none is copied. A
 //!   turn's end, and its steps when the last turn is not whole, put them back.
 
-use wasm_encoder::{BlockType, Function, InstructionSink, MemArg, ValType};
+use wasm_encoder::{BlockType, Function, InstructionSink, ValType};
 
-/// The function's name.
-pub(crate) const NAME: &str = "graphlet_strip_wide";
+use crate::phrases::{Ahead, Phrases, at};
+
+/// How a reduction walks over the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    /// A step a channel, `stride` apart.
+    Channels,
+    /// An offset a step.
+    Taps,
+}
+
+/// The functions by name.
+const NAMES: [(&str, Walk); 2] =
+    [("graphlet_strip_wide", Walk::Channels), ("graphlet_strip_wide_taps", Walk::Taps)];
 
 /// Fields of `Wide` in `src/wide.rs`, by their place in 32-bit memory.
 mod field {
@@ -42,10 +54,11 @@ mod field {
     pub(super) const AHEAD_LINES: u64 = 72;
     pub(super) const AHEAD_EACH: u64 = 76;
     pub(super) const TOUCHED: u64 = 80;
+    pub(super) const OFFSETS: u64 = 84;
 }
 
-/// Where the function looks for the fields of `Wide`, in the order in which it has them.
-pub(crate) const FIELDS: [u64; 21] = [
+/// Where the functions look for the fields of `Wide`, in the order in which it has them.
+pub(crate) const FIELDS: [u64; 22] = [
     field::INPUT,
     field::STRIDE,
     field::STEPS,
@@ -67,9 +80,10 @@ pub(crate) const FIELDS: [u64; 21] = [
     field::AHEAD_LINES,
     field::AHEAD_EACH,
     field::TOUCHED,
+    field::OFFSETS,
 ];
 
-/// The function's local variables.
+/// The functions' local variables.
 mod local {
     /// The argument.
     pub(super) const WIDE: u32 = 0;
@@ -96,12 +110,16 @@ mod local {
     pub(super) const AHEAD_LINES: u32 = 17;
     pub(super) const AHEAD_NOW: u32 = 18;
     pub(super) const TOUCHED: u32 = 19;
-    pub(super) const NUMBERS: u32 = 19;
+    pub(super) const READ_AHEAD: super::Ahead =
+        super::Ahead { from: AHEAD, left: AHEAD_LINES, now: AHEAD_NOW, touched: TOUCHED };
+    /// The distance of the turn's first step from the input.
+    pub(super) const OFFSET: u32 = 20;
+    pub(super) const NUMBERS: u32 = 20;
     /// Vectors.
-    pub(super) const PIXELS: u32 = 20;
-    pub(super) const LOW: u32 = 21;
-    pub(super) const HIGH: u32 = 22;
-    pub(super) const SLOTS: u32 = 23;
+    pub(super) const PIXELS: u32 = 21;
+    pub(super) const LOW: u32 = 22;
+    pub(super) const HIGH: u32 = 23;
+    pub(super) const SLOTS: u32 = 24;
     pub(super) const VECTORS: u32 = 3 + super::SLOTS;
 }
 
@@ -112,34 +130,33 @@ const BLOCK: u32 = 8;
 const SLOTS: u32 = CHANNELS + 1;
 /// Steps in a turn.
 const TURN: u32 = 13;
-/// Bytes of a value, of a tile's row, of a step's weights in a block, and of a cache line.
+/// Bytes of a value, of a tile's row, and of a step's weights in a block.
 const VALUE: u64 = 4;
 const TILE: i32 = 16;
 const WEIGHTS: u64 = 32;
-const LINE: i32 = 64;
 
 /// Where a channel's sum is after so many steps of a turn.
 fn slot(channel: u32, steps: u32) -> u32 {
     local::SLOTS + (channel + SLOTS - steps % SLOTS) % SLOTS
 }
 
-/// The function. With `relaxed` a multiply-add is one instruction, else two.
-pub(crate) fn function(relaxed: bool) -> (&'static str, Function) {
+/// All functions. With `relaxed` a multiply-add is one instruction, else two.
+pub(crate) fn functions(relaxed: bool) -> Vec<(&'static str, Function)> {
+    NAMES.into_iter().map(|(name, walk)| (name, wide(walk, relaxed))).collect()
+}
+
+fn wide(walk: Walk, relaxed: bool) -> Function {
     let locals = [(local::NUMBERS, ValType::I32), (local::VECTORS, ValType::V128)];
     let mut function = Function::new(locals);
-    Writer { code: function.instructions(), relaxed }.write();
-    (NAME, function)
+    Writer { code: function.instructions(), walk, relaxed }.write();
+    function
 }
 
-/// Writes the function.
+/// Writes one function.
 struct Writer<'a> {
     code: InstructionSink<'a>,
+    walk: Walk,
     relaxed: bool,
-}
-
-fn at(offset: u64) -> MemArg {
-    // Values are aligned for `f32` at least.
-    MemArg { offset, align: 2, memory_index: 0 }
 }
 
 impl<'a> Writer<'a> {
@@ -158,18 +175,18 @@ impl<'a> Writer<'a> {
             (local::AHEAD, field::AHEAD),
             (local::AHEAD_LINES, field::AHEAD_LINES),
         ] {
-            self.field(offset).local_set(name);
+            self.code.field(offset).local_set(name);
         }
         self.code.local_get(ADDS).local_get(OUTPUT).i32_sub().local_set(RESIDUAL);
         self.code.loop_(BlockType::Empty);
-        self.read_ahead();
+        self.code.read_ahead(local::READ_AHEAD, field::AHEAD_EACH);
         self.reduce();
         self.finish();
         self.code.local_get(INPUT).local_get(NEXT).i32_add().local_set(INPUT);
         self.code.local_get(NEXT).local_get(OTHER_NEXT).local_set(NEXT).local_set(OTHER_NEXT);
-        self.advance(OUTPUT, TILE);
-        self.advance(MORE_OUTPUT, TILE);
-        self.advance(TILES, -1);
+        self.code.advance(OUTPUT, TILE);
+        self.code.advance(MORE_OUTPUT, TILE);
+        self.code.advance(TILES, -1);
         self.code.local_get(TILES).br_if(0).end();
         for (name, offset) in [
             (local::AHEAD, field::AHEAD),
@@ -181,39 +198,16 @@ impl<'a> Writer<'a> {
         self.code.end();
     }
 
-    /// Puts a field on the stack.
-    fn field(&mut self, offset: u64) -> &mut InstructionSink<'a> {
-        self.code.local_get(local::WIDE).i32_load(at(offset))
-    }
-
-    fn advance(&mut self, name: u32, by: i32) {
-        self.code.local_get(name).i32_const(by).i32_add().local_set(name);
-    }
-
-    /// Reads a few cache lines, so that they arrive while the next sums are made. What is not used
-    /// the engine would not read.
-    fn read_ahead(&mut self) {
-        use local::{AHEAD, AHEAD_LINES as LEFT, AHEAD_NOW as NOW, TOUCHED};
-        self.code.local_get(LEFT).if_(BlockType::Empty);
-        self.field(field::AHEAD_EACH).local_set(NOW);
-        self.code.local_get(LEFT).local_get(NOW).i32_lt_u().if_(BlockType::Empty);
-        self.code.local_get(LEFT).local_set(NOW).end();
-        self.code.local_get(LEFT).local_get(NOW).i32_sub().local_set(LEFT);
-        self.code.loop_(BlockType::Empty);
-        self.code.local_get(TOUCHED).local_get(AHEAD).i32_load(at(0)).i32_or();
-        self.code.local_set(TOUCHED);
-        self.advance(AHEAD, LINE);
-        self.advance(NOW, -1);
-        self.code.local_get(NOW).br_if(0).end().end();
-    }
-
     /// The sums of a tile's products.
     fn reduce(&mut self) {
-        use local::{INPUT, LEFT, MORE_WEIGHT, PIXEL, WEIGHT};
-        self.code.local_get(INPUT).local_set(PIXEL);
-        self.field(field::WEIGHTS).local_set(WEIGHT);
-        self.field(field::MORE_WEIGHTS).local_set(MORE_WEIGHT);
-        self.field(field::STEPS).local_set(LEFT);
+        use local::{INPUT, LEFT, MORE_WEIGHT, OFFSET, PIXEL, WEIGHT};
+        match self.walk {
+            Walk::Channels => self.code.local_get(INPUT).local_set(PIXEL),
+            Walk::Taps => self.code.field(field::OFFSETS).local_set(OFFSET),
+        };
+        self.code.field(field::WEIGHTS).local_set(WEIGHT);
+        self.code.field(field::MORE_WEIGHTS).local_set(MORE_WEIGHT);
+        self.code.field(field::STEPS).local_set(LEFT);
         for channel in 0..SLOTS {
             self.code.v128_const(0).local_set(slot(channel, 0));
         }
@@ -225,9 +219,12 @@ impl<'a> Writer<'a> {
             self.code.end();
         }
         let bytes = (u64::from(TURN) * WEIGHTS) as i32;
-        self.advance(WEIGHT, bytes);
-        self.advance(MORE_WEIGHT, bytes);
-        self.advance(LEFT, -(TURN as i32));
+        self.code.advance(WEIGHT, bytes);
+        self.code.advance(MORE_WEIGHT, bytes);
+        if self.walk == Walk::Taps {
+            self.code.advance(OFFSET, (u64::from(TURN) * VALUE) as i32);
+        }
+        self.code.advance(LEFT, -(TURN as i32));
         self.code.local_get(LEFT).i32_const(0).i32_le_s().br_if(1);
         self.put_back(TURN);
         self.code.br(0).end().end();
@@ -258,7 +255,12 @@ impl<'a> Writer<'a> {
 
     /// Adds the products of four pixels and twelve weights to the sums.
     fn step(&mut self, step: u32) {
-        use local::{MORE_WEIGHT, PIXEL, PIXELS, STRIDE, WEIGHT};
+        use local::{INPUT, MORE_WEIGHT, OFFSET, PIXEL, PIXELS, STRIDE, WEIGHT};
+        if self.walk == Walk::Taps {
+            let place = u64::from(step) * VALUE;
+            self.code.local_get(INPUT).local_get(OFFSET).i32_load(at(place));
+            self.code.i32_add().local_set(PIXEL);
+        }
         self.code.local_get(PIXEL).v128_load(at(0)).local_set(PIXELS);
         for channel in 0..CHANNELS {
             let from = if channel < BLOCK { WEIGHT } else { MORE_WEIGHT };
@@ -272,7 +274,9 @@ impl<'a> Writer<'a> {
             }
             self.code.local_set(slot(channel, step + 1));
         }
-        self.code.local_get(PIXEL).local_get(STRIDE).i32_add().local_set(PIXEL);
+        if self.walk == Walk::Channels {
+            self.code.local_get(PIXEL).local_get(STRIDE).i32_add().local_set(PIXEL);
+        }
     }
 
     /// Goes through the channels with [`local::TO`] at their outputs.
@@ -292,14 +296,14 @@ impl<'a> Writer<'a> {
     fn finish(&mut self) {
         use local::{ADDS, HIGH, LOW, MORE_WEIGHT, RESIDUAL, TO, WEIGHT};
         let sum = |channel| slot(channel, 0);
-        self.field(field::CONTINUES).if_(BlockType::Empty);
+        self.code.field(field::CONTINUES).if_(BlockType::Empty);
         self.each(|writer, channel| {
             writer.code.local_get(sum(channel)).local_get(TO).v128_load(at(0)).f32x4_add();
             writer.code.local_set(sum(channel));
         });
         self.code.else_();
-        self.field(field::BIAS).local_set(WEIGHT);
-        self.field(field::MORE_BIAS).local_set(MORE_WEIGHT);
+        self.code.field(field::BIAS).local_set(WEIGHT);
+        self.code.field(field::MORE_BIAS).local_set(MORE_WEIGHT);
         for channel in 0..CHANNELS {
             let from = if channel < BLOCK { WEIGHT } else { MORE_WEIGHT };
             let place = u64::from(channel % BLOCK) * VALUE;

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 1x1, stride 1, no padding | the input where it lies | [`tile::pointwise`] |
 //! | 1x1 otherwise, with many channels, or on colliding planes | panels | [`tile::pointwise`] |
-//! | others on small maps with many output channels | panels | [`tile::pointwise`] |
+//! | others on small maps with many output channels, unless their width suits tiles | panels | [`tile::pointwise`] |
 //! | three columns at stride 1 | padded rows | [`tile::rows_of_three`] |
 //! | three, five, seven columns at stride 2 | padded rows, even and odd columns apart | [`tile::split_rows`] |
 //! | anything else | padded rows, split by the stride | [`tile::table`] |
@@ -28,10 +28,15 @@ const COLLISION_CHANNELS: usize = 160;
 /// is faster from panels: 5 to 20 % on ResNet50's layers. With fewer the copy costs what it saves.
 const PANEL_CHANNELS: usize = 128;
 
-/// Widest map, and fewest output channels, for which a window's input is copied to panels: rows of
-/// a few pixels leave tiles half empty, and each value is copied once for each tap.
+/// Widest map, and fewest output channels, for which a window's input may be copied to panels: rows
+/// of a few pixels leave tiles half empty, and each value is copied once for each tap.
 const SMALL_WIDTH: usize = 14;
 const PANEL_OUTPUTS: usize = 64;
+
+/// Output channels that take as long as the copy. It pays where the empty places of tiles take
+/// longer: panels are a fifth slower than padded rows with 64 channels on maps of 14x14, as fast with
+/// 192, and a tenth faster with 256.
+const COPY_OUTPUTS: usize = 20;
 
 /// The buffers of a convolution, as the C symbols describe them.
 #[derive(Clone, Copy)]
@@ -50,11 +55,11 @@ enum Plan {
     InPlace { chunk: usize },
     /// Panels of tiles.
     Panels(Panels),
-    /// Padded planes and one offset for each window row of three columns.
+    /// Padded planes whose window rows are three neighbouring columns.
     RowsOfThree(Padded),
-    /// Padded planes, even and odd columns apart, and one offset for each window row.
+    /// Padded planes, even and odd columns apart.
     SplitRows(Padded),
-    /// Padded planes and one offset for each tap.
+    /// Padded planes.
     Table(Padded),
 }
 
@@ -71,7 +76,11 @@ impl Plan {
             }
             return Ok(Self::Panels(Panels::plan(conv)?));
         }
-        if columns.output <= SMALL_WIDTH && conv.group_outputs >= PANEL_OUTPUTS {
+        let empty = columns.output.next_multiple_of(PIXELS) - columns.output;
+        if columns.output <= SMALL_WIDTH
+            && conv.group_outputs >= PANEL_OUTPUTS
+            && empty * conv.group_outputs > COPY_OUTPUTS * columns.output
+        {
             return Ok(Self::Panels(Panels::plan(conv)?));
         }
         let padded = Padded::plan(channels, rows, columns)?;
@@ -92,10 +101,9 @@ impl Plan {
         let (offsets, input) = match self {
             Self::InPlace { .. } => (0, 0),
             Self::Panels(panels) => (0, panels.len(conv)),
-            Self::RowsOfThree(padded) | Self::SplitRows(padded) => {
-                (conv.steps() / conv.columns.kernel, padded.len())
+            Self::RowsOfThree(padded) | Self::SplitRows(padded) | Self::Table(padded) => {
+                (conv.steps(), padded.len())
             }
-            Self::Table(padded) => (conv.steps(), padded.len()),
         };
         (offsets.next_multiple_of(LINE), input)
     }
@@ -113,15 +121,13 @@ pub(crate) unsafe fn conv2d(conv: &Conv2d, buffers: ConvBuffers) -> Result<(), K
     let (offsets, len) = plan.scratch(conv);
     scratch::with(offsets + len, |scratch| {
         let (offsets, input) = scratch.split_at_mut(offsets);
-        let table = match &plan {
-            Plan::InPlace { .. } | Plan::Panels(_) => None,
-            Plan::RowsOfThree(padded) | Plan::SplitRows(padded) => Some((padded, 1)),
-            Plan::Table(padded) => Some((padded, conv.columns.kernel)),
-        };
-        if let Some((padded, columns)) = table {
-            padded.write_offsets(columns, offsets);
-            // The padding, which nothing else writes.
-            input[..len].fill(0.0);
+        match &plan {
+            Plan::InPlace { .. } | Plan::Panels(_) => {}
+            Plan::RowsOfThree(padded) | Plan::SplitRows(padded) | Plan::Table(padded) => {
+                padded.write_offsets(offsets);
+                // The padding, which nothing else writes.
+                input[..len].fill(0.0);
+            }
         }
         for group in 0..conv.batch * conv.groups {
             // SAFETY: the caller's promise; a group's weights repeat for every image.
@@ -324,12 +330,19 @@ mod tests {
             (64, 8, 56, 1, 2, "panels"),
             (64, 8, 1, 1, 1, "panels"),
             (64, 32, 14, 3, 1, "rows of three"),
-            (64, 64, 14, 3, 1, "panels"),
+            (64, 64, 14, 3, 1, "rows of three"),
+            (64, 192, 14, 3, 1, "panels"),
+            (64, 96, 13, 3, 1, "panels"),
+            (64, 512, 12, 3, 1, "rows of three"),
+            (64, 128, 14, 3, 2, "split rows"),
+            (64, 160, 14, 3, 2, "panels"),
             (64, 64, 28, 3, 1, "rows of three"),
             (64, 32, 14, 3, 2, "split rows"),
             (3, 64, 224, 7, 2, "split rows"),
             (64, 32, 14, 5, 1, "table"),
-            (64, 64, 14, 5, 1, "panels"),
+            (64, 64, 14, 5, 1, "table"),
+            (64, 256, 14, 5, 1, "panels"),
+            (64, 64, 3, 5, 1, "panels"),
         ] {
             let got = match Plan::new(&square(inputs, outputs, side, kernel, stride)) {
                 Ok(Plan::InPlace { .. }) => "in place",

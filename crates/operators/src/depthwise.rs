@@ -57,7 +57,7 @@ pub(crate) unsafe fn depthwise(conv: &Conv2d, buffers: ConvBuffers) -> Result<()
         let (offsets, scratch) = scratch.split_at_mut(offsets);
         // The padding, which nothing else writes.
         scratch[..padded.len()].fill(0.0);
-        padded.write_offsets(conv.columns.kernel, offsets);
+        padded.write_offsets(offsets);
         for plane in 0..conv.batch * conv.groups {
             // SAFETY: the caller's promise for this plane; scratch has the plan's sizes.
             unsafe { one_padded_plane(conv, buffers, plane, &padded, offsets, scratch) };

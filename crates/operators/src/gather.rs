@@ -97,13 +97,12 @@ impl Padded {
             + column / self.columns.stride
     }
 
-    /// Writes the byte offset of every tap of every channel, or with `columns` less than the
-    /// window has, of the first so many in each of its rows. Each stands in the bits of a value.
-    pub(crate) fn write_offsets(&self, columns: usize, to: &mut [f32]) {
+    /// Writes the byte offset of every tap of every channel. Each stands in the bits of a value.
+    pub(crate) fn write_offsets(&self, to: &mut [f32]) {
         let mut to = to.iter_mut();
         for channel in 0..self.channels {
             for row in 0..self.rows.kernel {
-                for (column, to) in (0..columns).zip(&mut to) {
+                for (column, to) in (0..self.columns.kernel).zip(&mut to) {
                     // Planes end below 2 GiB (`plan`), so a byte offset fits 32 bits.
                     *to = f32::from_bits((self.tap(channel, row, column) * 4) as u32);
                 }

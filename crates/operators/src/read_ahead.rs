@@ -39,7 +39,7 @@ pub(crate) unsafe fn plan(s: &Sweep, block: usize, strip: &mut Strip) {
 pub(crate) fn plan_wide(s: &Sweep, next: usize, count: usize, reductions: usize, wide: &mut Wide) {
     let size = s.steps * CHANNELS;
     let left = s.channels.div_ceil(CHANNELS).saturating_sub(next) * size + s.more_weights;
-    let few = s.columns.div_ceil(PIXELS) < MANY_WIDE_TILES;
+    let few = s.rows * s.columns.div_ceil(PIXELS) < MANY_WIDE_TILES;
     let lines = if few { left.min(count * size) / LINE } else { 0 };
     wide.ahead = s.weights.wrapping_add(next * size);
     wide.ahead_lines = lines;

@@ -17,7 +17,7 @@ pub(crate) struct Strip {
     pub(crate) input: *const f32,
     /// From an input channel to the next, or from the even columns of split rows to the odd ones.
     pub(crate) stride: usize,
-    /// Distances from `input`: one for each window row, or for each step of [`table`].
+    /// Distances from `input`, one for each step; window rows read that of their first.
     pub(crate) offsets: *const u32,
     /// Reduction steps, at least one.
     pub(crate) steps: usize,

@@ -33,28 +33,29 @@ pub(crate) unsafe fn channels_in_legs(strip: &mut Strip) {
     unsafe { run(strip, strip.leg, row) }
 }
 
-/// Window rows of three neighbouring columns, an offset each.
+/// Window rows of three neighbouring columns, at the offset of the first.
 ///
 /// # Safety
 /// As [`channels`].
 pub(crate) unsafe fn rows_of_three(strip: &mut Strip) {
-    // SAFETY: the caller's promise: there is an offset for each row.
-    let row = |input: *const f32, row| unsafe {
-        let first = input.wrapping_byte_add(*strip.offsets.add(row) as usize);
+    // SAFETY: the caller's promise: there is an offset for each step.
+    let row = |input: *const f32, step| unsafe {
+        let first = input.wrapping_byte_add(*strip.offsets.add(step) as usize);
         array::from_fn::<_, 3, _>(|column| first.wrapping_add(column))
     };
     // SAFETY: the caller's promise.
     unsafe { run(strip, strip.steps, row) }
 }
 
-/// Window rows of so many columns, the odd ones `stride` behind the even ones, an offset each.
+/// Window rows of so many columns at the offset of the first, the odd ones `stride` behind the even
+/// ones.
 ///
 /// # Safety
 /// As [`channels`].
 pub(crate) unsafe fn split_rows<const COLUMNS: usize>(strip: &mut Strip) {
-    // SAFETY: the caller's promise: there is an offset for each row.
-    let row = |input: *const f32, row| unsafe {
-        let even = input.wrapping_byte_add(*strip.offsets.add(row) as usize);
+    // SAFETY: the caller's promise: there is an offset for each step.
+    let row = |input: *const f32, step| unsafe {
+        let even = input.wrapping_byte_add(*strip.offsets.add(step) as usize);
         array::from_fn::<_, COLUMNS, _>(|column| {
             even.wrapping_byte_add(column % 2 * strip.stride).wrapping_add(column / 2)
         })
@@ -76,8 +77,8 @@ pub(crate) unsafe fn table(strip: &mut Strip) {
     unsafe { run(strip, strip.steps, row) }
 }
 
-/// Computes a strip in legs of `leg` steps; `row` gives the pixels of each column of a window row
-/// of the tile that begins at a pixel.
+/// Computes a strip in legs of `leg` steps; `row` gives the pixels of each column of the window
+/// row with a step, of the tile that begins at a pixel.
 ///
 /// # Safety
 /// As [`channels`]; `steps` and `leg` are multiples of `COLUMNS`.
@@ -99,7 +100,7 @@ unsafe fn run<const COLUMNS: usize>(
                     let end = (first + leg).min(strip.steps);
                     let mut part = [[F32x4::splat(0.0); 2]; HALF];
                     for step in (first..end).step_by(COLUMNS) {
-                        for (column, pixel) in row(input, step / COLUMNS).into_iter().enumerate() {
+                        for (column, pixel) in row(input, step).into_iter().enumerate() {
                             add(&mut part, pixel, weights.add((step + column) * CHANNELS));
                         }
                     }

@@ -62,7 +62,7 @@ pub(crate) unsafe fn channels_in_legs(strip: &mut Strip) {
     unsafe { graphlet_strip_channels_in_legs(strip) }
 }
 
-/// Window rows of three neighbouring columns, an offset each.
+/// Window rows of three neighbouring columns, at the offset of the first.
 ///
 /// # Safety
 /// As [`channels`].
@@ -71,7 +71,8 @@ pub(crate) unsafe fn rows_of_three(strip: &mut Strip) {
     unsafe { graphlet_strip_rows_of_three(strip) }
 }
 
-/// Window rows of so many columns, the odd ones `stride` behind the even ones, an offset each.
+/// Window rows of so many columns at the offset of the first, the odd ones `stride` behind the even
+/// ones.
 ///
 /// # Safety
 /// As [`channels`].

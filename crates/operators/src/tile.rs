@@ -10,7 +10,7 @@ use crate::vector::Vector;
 use crate::walk::{
     self, LEG, Pointwise, PointwiseInLegs, RowsOfThree, SplitRows, Table, Tile, Walk,
 };
-use crate::wide;
+use crate::wide::{self, Steps};
 
 /// Output pixels of one tile.
 pub(crate) const PIXELS: usize = 4;
@@ -26,8 +26,7 @@ pub(crate) struct Sweep {
     pub(crate) input_row: usize,
     /// Values between two input channels; read by [`pointwise`] alone.
     pub(crate) input_plane: usize,
-    /// Byte offsets from `input`; [`rows_of_three`] reads one for three steps, [`split_rows`]
-    /// one for a window row, [`table`] one for each, [`pointwise`] none.
+    /// Byte offsets from `input`, one for each step; [`pointwise`] reads none.
     pub(crate) offsets: *const u32,
     /// Values between the even columns of a row and its odd ones; read by [`split_rows`] alone.
     pub(crate) odd: usize,
@@ -60,8 +59,12 @@ pub(crate) struct Sweep {
     pub(crate) more_weights: usize,
 }
 
-/// Runs one of the functions below, then the curve if the activation is one: block by block, so
-/// that its pass finds the outputs in a cache.
+/// Most bytes of output that wait for a curve: what [`wide`] gains with more, their way back from
+/// the second-level cache takes.
+const CURVE_BYTES: usize = 128 * 1024;
+
+/// Runs one of the functions below, then the curve if the activation is one: a few channels at a
+/// time, as many as [`wide`] takes or a block, so that its pass finds the outputs in a cache.
 ///
 /// # Safety
 /// As the function says; `sweep.clamp` is the activation's.
@@ -70,16 +73,16 @@ pub(crate) unsafe fn activated(
     activation: &Activation,
     function: unsafe fn(&Sweep),
 ) {
-    // SAFETY: the caller's promise, and for each block its part of weights, bias, output and
-    // residual.
+    // SAFETY: the caller's promise, and for each few channels, which are whole blocks, their part of
+    // weights, bias, output and residual.
     unsafe {
         if !activation.is_curve() {
             return function(sweep);
         }
-        let blocks = sweep.channels.div_ceil(CHANNELS);
-        for block in 0..blocks {
-            let first = block * CHANNELS;
-            let channels = (sweep.channels - first).min(CHANNELS);
+        let many = 4 * wide::GROUPS * sweep.rows * sweep.columns <= CURVE_BYTES;
+        let few = if many { wide::GROUPS } else { CHANNELS };
+        for first in (0..sweep.channels).step_by(few) {
+            let channels = (sweep.channels - first).min(few);
             let output = sweep.output.add(first * sweep.output_plane);
             function(&Sweep {
                 weights: sweep.weights.add(first * sweep.steps),
@@ -90,7 +93,8 @@ pub(crate) unsafe fn activated(
                     false => sweep.residual.add(first * sweep.output_plane),
                 },
                 channels,
-                more_weights: (blocks - block - 1) * CHANNELS * sweep.steps,
+                more_weights: (sweep.channels - first - channels).next_multiple_of(CHANNELS)
+                    * sweep.steps,
                 ..*sweep
             });
             for channel in 0..channels {
@@ -132,11 +136,11 @@ unsafe fn pointwise_in_legs(sweep: &Sweep) {
     unsafe { run::<PointwiseInLegs>(sweep) }
 }
 
-/// Sweeps windows three columns wide at stride and dilation 1: one offset a window row.
+/// Sweeps windows three columns wide at stride and dilation 1.
 ///
 /// # Safety
-/// At each offset every output row's input holds `max(columns, 4) + 2` values; the rest as
-/// [`pointwise`].
+/// At each offset every output row's input holds `max(columns, 4)` values, behind that of a window
+/// row's first column two more; the rest as [`pointwise`].
 #[inline(never)]
 pub(crate) unsafe fn rows_of_three(sweep: &Sweep) {
     // SAFETY: the caller's promise.
@@ -144,18 +148,18 @@ pub(crate) unsafe fn rows_of_three(sweep: &Sweep) {
 }
 
 /// Sweeps windows `TAPS` columns wide, at most seven, at stride 2 and dilation 1 over rows split
-/// into even and odd columns: one offset a window row.
+/// into even and odd columns.
 ///
 /// # Safety
-/// At each offset, and `odd` values behind it, every output row's input holds
-/// `max(columns, 4) + TAPS / 2` values; the rest as [`pointwise`].
+/// At each offset every output row's input holds `max(columns, 4)` values, behind that of a window
+/// row's first column, and `odd` values further, `TAPS / 2` more; the rest as [`pointwise`].
 #[inline(never)]
 pub(crate) unsafe fn split_rows<const TAPS: usize>(sweep: &Sweep) {
     // SAFETY: the caller's promise.
     unsafe { run::<SplitRows<TAPS>>(sweep) }
 }
 
-/// Sweeps any window: one offset a step.
+/// Sweeps any window.
 ///
 /// # Safety
 /// At each offset every output row's input holds `max(columns, 4)` values; the rest as
@@ -214,14 +218,17 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
     // last tile ends with the row, or begins with it when there are too few pixels, of which
     // `store_part` then writes no more than there are.
     unsafe {
-        // Channels whose whole tiles of eight pixels are computed.
+        // Channels whose tiles are computed: of windows all, else those of whole eight pixels.
         let mut done = 0;
         for block in 0..s.channels.div_ceil(CHANNELS) {
             let channels = (s.channels - block * CHANNELS).min(CHANNELS);
-            if W::WIDE && done <= block * CHANNELS {
-                done = block * CHANNELS + wide::run(s, block);
+            if done <= block * CHANNELS {
+                done = block * CHANNELS + wide::run(s, block, W::STEPS);
             }
             let begin = done.saturating_sub(block * CHANNELS).min(channels);
+            if W::STEPS == Steps::Taps && begin == channels {
+                continue;
+            }
             let weights = s.weights.add(block * s.steps * CHANNELS);
             let bias = s.bias.add(block * CHANNELS);
             read_ahead::plan(s, block, &mut tiles);
@@ -254,7 +261,8 @@ unsafe fn run<W: Walk>(sweep: &Sweep) {
                         continue;
                     }
                     Rest::Eight => {
-                        strip(0, strips, s.columns - strip::PIXELS, 1);
+                        let begin = if W::STEPS == Steps::Taps { begin } else { 0 };
+                        strip(begin, strips, s.columns - strip::PIXELS, 1);
                         continue;
                     }
                     Rest::Four => s.columns - PIXELS,

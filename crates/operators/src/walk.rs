@@ -16,14 +16,15 @@ use crate::strip::{self, Strip};
 use crate::tile::{CHANNELS, PIXELS, Sweep};
 use crate::variant::F32x4;
 use crate::vector::Vector;
+use crate::wide::Steps;
 
 /// Longest leg of a sum that is taken in legs.
 ///
 /// The rounding error of a single running sum grows with its length: over MobileNetV2's fifty
 /// layers it became 2.2 times onnxruntime's (whose legs are 128 long), nearly all of it in the
 /// 1x1 layers of 384 to 960 channels, and single logits near zero missed 1e-5. In legs it is 1.3
-/// times. Reductions up to two legs long, and windows, stay in one piece: they add little error,
-/// and their loops would lose up to a tenth of their speed.
+/// times. Reductions up to two legs long stay in one piece, and so do windows outside of
+/// [`crate::wide`]: they add little error, and their loops would lose up to a tenth of their speed.
 pub(crate) const LEG: usize = 144;
 
 /// Accumulators: for each pixel two vectors of four channels.
@@ -35,8 +36,8 @@ pub(crate) trait Walk {
     const STRIP: unsafe fn(&mut Strip);
     /// Whether sums are taken in legs.
     const IN_LEGS: bool = false;
-    /// Whether [`crate::wide`] can compute most of it.
-    const WIDE: bool = false;
+    /// How [`crate::wide`], which computes most of it, finds a step's pixels.
+    const STEPS: Steps = Steps::Taps;
     /// Whether [`one_pixel`] computes a row's last pixel where it is left alone.
     const LAST_ALONE: bool = false;
 
@@ -102,7 +103,7 @@ pub(crate) struct Pointwise;
 
 impl Walk for Pointwise {
     const STRIP: unsafe fn(&mut Strip) = strip::channels;
-    const WIDE: bool = true;
+    const STEPS: Steps = Steps::Channels;
     const LAST_ALONE: bool = true;
 
     #[inline(always)]
@@ -118,7 +119,7 @@ pub(crate) struct PointwiseInLegs;
 impl Walk for PointwiseInLegs {
     const STRIP: unsafe fn(&mut Strip) = strip::channels_in_legs;
     const IN_LEGS: bool = true;
-    const WIDE: bool = true;
+    const STEPS: Steps = Steps::Channels;
     const LAST_ALONE: bool = true;
 
     #[inline(always)]
@@ -284,7 +285,7 @@ impl Walk for RowsOfThree {
                 if left == 0 {
                     break;
                 }
-                offsets = offsets.add(1);
+                offsets = offsets.wrapping_add(3);
                 weights = ahead(weights, 3 * CHANNELS);
             }
             tile
@@ -327,7 +328,7 @@ impl<const TAPS: usize> Walk for SplitRows<TAPS> {
                     };
                 }
                 taps!(0 1 2 3 4 5 6);
-                offsets = offsets.add(1);
+                offsets = offsets.wrapping_add(TAPS);
                 weights = ahead(weights, TAPS * CHANNELS);
             }
             tile

@@ -4,11 +4,32 @@ use super::{CHANNELS, GROUP, WIDTH, Wide};
 use crate::variant::F32x4;
 use crate::vector::Vector;
 
-/// Computes a wide strip.
+/// Computes a wide strip whose steps are channels, `stride` apart.
 ///
 /// # Safety
 /// Every pointer leads to what [`Wide`] says of it.
-pub(crate) unsafe fn wide(wide: &mut Wide) {
+pub(crate) unsafe fn channels(wide: &mut Wide) {
+    let stride = wide.stride;
+    // SAFETY: the caller's promise.
+    unsafe { run(wide, |step| step * stride) }
+}
+
+/// Computes a wide strip whose steps are taps, an offset each.
+///
+/// # Safety
+/// Every pointer leads to what [`Wide`] says of it.
+pub(crate) unsafe fn taps(wide: &mut Wide) {
+    let offsets = wide.offsets;
+    // SAFETY: the caller's promise; `run` asks for steps that exist.
+    unsafe { run(wide, |step| *offsets.add(step) as usize) }
+}
+
+/// Computes a wide strip with a step's pixels so many bytes from the input.
+///
+/// # Safety
+/// As the functions above; `place` is called with what is less than the steps.
+#[inline(always)]
+unsafe fn run(wide: &Wide, place: impl Fn(usize) -> usize) {
     let (low, high) = (F32x4::splat(wide.low), F32x4::splat(wide.high));
     let mut input = wide.input;
     for tile in 0..wide.tiles {
@@ -16,7 +37,7 @@ pub(crate) unsafe fn wide(wide: &mut Wide) {
         unsafe {
             let mut sums = [F32x4::splat(0.0); GROUP];
             for step in 0..wide.steps {
-                let pixels = F32x4::load(input.byte_add(step * wide.stride));
+                let pixels = F32x4::load(input.byte_add(place(step)));
                 for (channel, sum) in sums.iter_mut().enumerate() {
                     let weights = part(channel, wide.weights, wide.more_weights);
                     let weight = weights.add(step * CHANNELS + channel % CHANNELS);

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use super::Wide;
 
 // The function must have been written for this very structure.
-const WRITTEN: [usize; 21] = include!(concat!(env!("OUT_DIR"), "/wide_fields.rs"));
+const WRITTEN: [usize; 22] = include!(concat!(env!("OUT_DIR"), "/wide_fields.rs"));
 const _: () = {
     let fields = [
         offset_of!(Wide, input),
@@ -29,19 +29,30 @@ const _: () = {
         offset_of!(Wide, ahead_lines),
         offset_of!(Wide, ahead_each),
         offset_of!(Wide, touched),
+        offset_of!(Wide, offsets),
     ];
     assert!(crate::fields::agree(&fields, &WRITTEN), "this was written for another `Wide`");
 };
 
 unsafe extern "C" {
     fn graphlet_strip_wide(wide: *mut Wide);
+    fn graphlet_strip_wide_taps(wide: *mut Wide);
 }
 
-/// Computes a wide strip.
+/// Computes a wide strip whose steps are channels, `stride` apart.
 ///
 /// # Safety
 /// Every pointer leads to what [`Wide`] says of it.
-pub(crate) unsafe fn wide(wide: &mut Wide) {
+pub(crate) unsafe fn channels(wide: &mut Wide) {
     // SAFETY: the caller's promise.
     unsafe { graphlet_strip_wide(wide) }
+}
+
+/// Computes a wide strip whose steps are taps, an offset each.
+///
+/// # Safety
+/// Every pointer leads to what [`Wide`] says of it.
+pub(crate) unsafe fn taps(wide: &mut Wide) {
+    // SAFETY: the caller's promise.
+    unsafe { graphlet_strip_wide_taps(wide) }
 }

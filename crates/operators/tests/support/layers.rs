@@ -1,6 +1,6 @@
 //! Layer shapes that every variant must compute.
 
-use super::{Case, RELU, RELU6, Window};
+use super::{Case, Epilogue, RELU, RELU6, Window};
 
 /// The layer shapes of MobileNetV2, SqueezeNet 1.0 and ResNet50 with fewer channels, and shapes
 /// at the edges of the drivers' choices.
@@ -73,6 +73,68 @@ pub fn layers() -> Vec<Case> {
                 columns: window,
                 residual,
                 end: RELU6,
+            });
+        }
+    }
+    // The same of windows: every remainder of a turn, of a row of tiles and of the output channels,
+    // with each walk over the input; legs; rows in several chunks; windows that are not square.
+    for inputs in 1..=18 {
+        for (kernel, stride, dilation) in
+            [(3, 1, 1), (3, 2, 1), (3, 1, 2), (3, 3, 1), (5, 1, 1), (5, 2, 1), (7, 2, 1)]
+        {
+            let side = dilation * (kernel - 1) + 1 + stride * (1 + (inputs + kernel) % 13);
+            let window = Window::padded(side, kernel, stride, dilation, kernel / 2, kernel / 2);
+            cases.push(Case::Conv {
+                batch: 1,
+                inputs,
+                outputs: 10 + (5 * inputs + kernel) % 31,
+                groups: 1,
+                rows: window,
+                columns: window,
+                residual: inputs % 2 == 0,
+                end: if inputs % 3 == 0 { RELU } else { RELU6 },
+            });
+        }
+    }
+    for (inputs, outputs, side, kernel, stride) in [
+        (32, 12, 9, 3, 1),
+        (33, 25, 7, 3, 1),
+        (49, 40, 10, 3, 2),
+        (12, 37, 11, 5, 1),
+        (13, 24, 23, 5, 2),
+        (70, 20, 40, 3, 1),
+        (80, 13, 41, 3, 2),
+    ] {
+        let window = Window::same(side, kernel, stride);
+        let columns = [window, Window::same(side + 3, 1, 1), Window::same(side + 2, 3, 1)];
+        for (columns, groups) in columns.into_iter().zip([1, 2, 1]) {
+            cases.push(Case::Conv {
+                batch: 1,
+                inputs: inputs * groups,
+                outputs: outputs * groups,
+                groups,
+                rows: window,
+                columns,
+                residual: true,
+                end: RELU6,
+            });
+        }
+    }
+    // Curves, a few channels at a time: 24 on small maps, eight on large ones; several chunks.
+    for (inputs, outputs, side, kernel) in
+        [(16, 77, 36, 1), (16, 29, 38, 1), (300, 60, 20, 1), (9, 53, 21, 3), (40, 27, 48, 3)]
+    {
+        for residual in [false, true] {
+            let window = Window::same(side, kernel, 1);
+            cases.push(Case::Conv {
+                batch: 1,
+                inputs,
+                outputs,
+                groups: 1,
+                rows: window,
+                columns: window,
+                residual,
+                end: Epilogue { code: 4, low: 0.0, high: 0.0 },
             });
         }
     }
