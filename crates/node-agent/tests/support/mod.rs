@@ -212,7 +212,7 @@ pub async fn freed(address: SocketAddr) {
     let begin = std::time::Instant::now();
     while std::net::TcpListener::bind(address).is_err() {
         assert!(begin.elapsed() < SOON, "{address} is not free again");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
